@@ -1,0 +1,13 @@
+-- name: GetUser :one
+SELECT id, organization_id, email, name, role, active FROM users WHERE id = $1;
+
+-- name: GetUserByEmail :one
+-- email is unique in any case: the index is over lower(email).
+SELECT id, organization_id, email, name, role, active, password_hash FROM users WHERE lower(email) = lower(sqlc.arg(email)::text);
+
+-- name: CreateUser :one
+INSERT INTO users (organization_id, email, name, role, password_hash)
+VALUES (@organization_id, @email, @name, @role, @password_hash) RETURNING id;
+
+-- name: SetPassword :execrows
+UPDATE users SET password_hash = @password_hash WHERE id = sqlc.arg(user_id);
