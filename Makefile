@@ -1,0 +1,59 @@
+# `make run` shows the program at work and `make test` tests it, on a machine with nothing but Go and Node; the rest is for those
+# who change it. What is missing is brought in by .ci/setup, which says so.
+
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+SQLC          := go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1
+
+# Packages with goroutines of their own.
+CONCURRENT := ./db/... ./internal/auth/... ./internal/client/... ./internal/eventlog/... ./internal/inbox/... ./internal/postgres/... ./internal/realtime/...
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check race bench stress build generate fmt lint clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+run: build ## everything on this machine: a private Postgres, demo data, the service, and two messages a second
+	@.ci/setup postgres
+	@exec bin/roombell dev --traffic 2
+
+test: ## all tests, with a real Postgres and the real socket.io-client
+	@.ci/setup go postgres wire
+	go test ./...
+
+check: ## what CI runs: the tests, the race detector, the linters, and that generated files are up to date
+	@.ci/run
+
+race: ## the packages with goroutines under the race detector, without the minute of stress
+	@.ci/setup go postgres wire
+	go test -race -short $(CONCURRENT)
+
+bench: build ## Roombell beside a floor and beside bare tables, in one table; BENCH="--only … --json" is passed on
+	@.ci/setup postgres
+	go build -o bin/bench ./internal/bench/cmd
+	@exec bin/bench --roombell bin/roombell $(BENCH)
+
+stress: ## writers, kills and crashes against several tails; STRESS="--time 10m" is passed on
+	@.ci/setup go postgres
+	go build -o bin/stress ./internal/eventlog/stress
+	@exec bin/stress $(STRESS)
+
+build: ## bin/roombell
+	@.ci/setup go
+	go build -o bin/roombell ./cmd/roombell
+
+generate: ## db/*.sql.go, and what else is made from the source
+	cd sql && CGO_ENABLED=0 $(SQLC) generate
+	go generate ./...
+
+fmt:
+	gofmt -l -w cmd db internal sql triggers
+
+lint: ## gofmt, vet, and the rules of .golangci.yml
+	@files=$$(gofmt -l cmd db internal sql triggers); [ -z "$$files" ] || { echo "not formatted (make fmt):" $$files; exit 1; }
+	@! grep -rl --include=package-lock.json --exclude-dir=node_modules '"resolved": "http' . || { echo 'names a registry: npm needs omit-lockfile-registry-resolved=true'; exit 1; }
+	go vet ./...
+	$(GOLANGCI_LINT) run ./...
+
+clean: ## what was built; the databases of `make run` stay
+	rm -rf bin internal/realtime/testdata/*/node_modules
