@@ -11,7 +11,8 @@ COMMENT ON FUNCTION roombell.timeline() IS
 
 -- Settings are strangers' words: anything but digits counts as unset, and no cast may fail.
 CREATE OR REPLACE FUNCTION roombell.number_setting(name text) RETURNS bigint LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN current_setting($1, true) ~ '^[0-9]{1,15}$' THEN current_setting($1, true)::bigint END
+  SELECT CASE WHEN current_setting($1, true) > '' THEN
+    CASE WHEN current_setting($1, true) ~ '^[0-9]{1,15}$' THEN current_setting($1, true)::bigint END END
 $$;
 COMMENT ON FUNCTION roombell.number_setting(text) IS 'A roombell.* setting as a number; null when unset or nonsense.';
 
@@ -45,37 +46,94 @@ CREATE OR REPLACE FUNCTION roombell.short(t text) RETURNS text LANGUAGE sql IMMU
 $$;
 COMMENT ON FUNCTION roombell.short(text) IS 'A text as it goes into an event: at most 262,144 bytes.';
 
--- Begins the record of one statement that wrote n rows.
---   base, slot   for the rows of event_log: id = base + nextval('event_log_seq')
---   mode         each: one event a row · sum: one for the statement · once: each chat once a transaction · off: clients hear nothing
---   asked        the mode was asked for by roombell.notify
-CREATE OR REPLACE FUNCTION roombell.begin_statement(n bigint,
-  OUT base bigint, OUT slot smallint, OUT mode text, OUT asked boolean, OUT bulk_rows bigint)
-LANGUAGE plpgsql AS $$
+-- What every recording statement needs of roombell_settings and event_log_state, as constants: to read two tables in each of them cost a
+-- tenth of all that the triggers do. Whoever changes a row there makes these functions anew.
+CREATE OR REPLACE FUNCTION roombell.bake_settings() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  constant record;
+BEGIN
+  PERFORM pg_advisory_xact_lock(7461, 2);
+  FOR constant IN
+    SELECT c.name, c.value FROM public.roombell_settings s, public.event_log_state st, LATERAL (VALUES
+      ('slot_seconds', s.slot_seconds), ('bulk_rows', s.bulk_rows::bigint),
+      ('bulk_transaction_rows', s.bulk_transaction_rows::bigint), ('timeline_offset', st.timeline_offset)) c(name, value)
+  LOOP
+    EXECUTE format('CREATE OR REPLACE FUNCTION roombell.%I() RETURNS bigint LANGUAGE sql IMMUTABLE AS $c$ SELECT bigint %L $c$',
+      constant.name, constant.value);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION roombell.bake_settings() IS 'Makes slot_seconds(), bulk_rows(), bulk_transaction_rows() and timeline_offset() say what the tables say.';
+
+CREATE OR REPLACE FUNCTION roombell.settings_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM roombell.bake_settings();
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION roombell.settings_changed() IS 'Trigger: bakes the settings.';
+
+SELECT roombell.bake_settings();
+COMMENT ON FUNCTION roombell.slot_seconds() IS 'roombell_settings.slot_seconds';
+COMMENT ON FUNCTION roombell.bulk_rows() IS 'roombell_settings.bulk_rows';
+COMMENT ON FUNCTION roombell.bulk_transaction_rows() IS 'roombell_settings.bulk_transaction_rows';
+COMMENT ON FUNCTION roombell.timeline_offset() IS 'event_log_state.timeline_offset';
+
+CREATE OR REPLACE TRIGGER roombell_bake AFTER UPDATE ON roombell_settings
+  FOR EACH STATEMENT EXECUTE FUNCTION roombell.settings_changed();
+CREATE OR REPLACE TRIGGER roombell_bake AFTER UPDATE OF timeline_offset ON event_log_state
+  FOR EACH STATEMENT EXECUTE FUNCTION roombell.settings_changed();
+ALTER TABLE roombell_settings ENABLE ALWAYS TRIGGER roombell_bake;
+ALTER TABLE event_log_state ENABLE ALWAYS TRIGGER roombell_bake;
+
+CREATE OR REPLACE FUNCTION roombell.base() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+  SELECT (roombell.timeline_offset() + ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint) << 43
+$$;
+COMMENT ON FUNCTION roombell.base() IS 'What is added to nextval(''event_log_seq'') to make the id of an event.';
+
+CREATE OR REPLACE FUNCTION roombell.slot() RETURNS smallint LANGUAGE sql VOLATILE AS $$
+  SELECT ((date_part('epoch', clock_timestamp())::bigint / roombell.slot_seconds()) % 10)::smallint
+$$;
+COMMENT ON FUNCTION roombell.slot() IS 'The slot of event_log that is written now.';
+
+-- Counts the rows of a statement, and says how they are to be recorded:
+--   each: one event a row · sum: one for the statement · once: each chat once a transaction · off: clients hear nothing
+CREATE OR REPLACE FUNCTION roombell.mode(n bigint) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   written bigint := coalesce(roombell.number_setting('roombell.transaction_rows'), 0) + n;
-  many    bigint;
   notify  text := lower(current_setting('roombell.notify', true));
-  ignored text;
+  ignored text := set_config('roombell.transaction_rows', written::text, true);
 BEGIN
-  SELECT (st.timeline_offset + ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint) << 43,
-         (extract(epoch FROM clock_timestamp())::bigint / s.slot_seconds) % 10, s.bulk_rows, s.bulk_transaction_rows
-    INTO base, slot, bulk_rows, many
-    FROM public.roombell_settings s, public.event_log_state st;
-  bulk_rows := coalesce(roombell.number_setting('roombell.bulk_rows'), bulk_rows);
-  many := coalesce(roombell.number_setting('roombell.bulk_transaction_rows'), many);
-  ignored := set_config('roombell.transaction_rows', written::text, true);
   -- A cursor rests on this: what is visible was flushed. With off, a crash takes back what clients have seen.
   IF current_setting('synchronous_commit') = 'off' THEN
     ignored := set_config('synchronous_commit', 'local', true);
   END IF;
-  asked := notify IN ('each', 'summary', 'off') IS TRUE;
-  mode := CASE
-    WHEN notify IN ('each', 'off') THEN notify
-    WHEN n > bulk_rows THEN 'sum'
-    WHEN written > many THEN 'once'
-    WHEN notify = 'summary' THEN 'sum'
-    ELSE 'each' END;
+  IF notify > '' THEN
+    IF notify IN ('each', 'off') THEN
+      RETURN notify;
+    END IF;
+  END IF;
+  IF n > coalesce(roombell.number_setting('roombell.bulk_rows'), roombell.bulk_rows()) THEN
+    RETURN 'sum';
+  ELSIF written > coalesce(roombell.number_setting('roombell.bulk_transaction_rows'), roombell.bulk_transaction_rows()) THEN
+    RETURN 'once';
+  ELSIF notify = 'summary' THEN
+    RETURN 'sum';
+  END IF;
+  RETURN 'each';
+END $$;
+COMMENT ON FUNCTION roombell.mode(bigint) IS 'Counts the rows of a statement and says how they are to be recorded: each, sum, once or off.';
+
+-- Begins the record of one statement that wrote n rows. asked: the mode is roombell.notify's own.
+CREATE OR REPLACE FUNCTION roombell.begin_statement(n bigint,
+  OUT base bigint, OUT slot smallint, OUT mode text, OUT asked boolean, OUT bulk_rows bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+  base := roombell.base();
+  slot := roombell.slot();
+  mode := roombell.mode(n);
+  asked := lower(current_setting('roombell.notify', true)) IN ('each', 'summary', 'off') IS TRUE;
+  bulk_rows := coalesce(roombell.number_setting('roombell.bulk_rows'), roombell.bulk_rows());
 END $$;
 COMMENT ON FUNCTION roombell.begin_statement(bigint) IS 'Counts a statement''s rows and says how they are to be recorded.';
 
@@ -128,14 +186,13 @@ BEGIN
     SELECT base + nextval('public.event_log_seq'), slot, organization_id, 'touch', ids
     FROM (SELECT organization_id, array_agg(chat_id ORDER BY chat_id) AS ids FROM unnest(sums) GROUP BY 1) o;
   ELSIF mode = 'off' THEN
-    INSERT INTO public.event_log (id, slot, organization_id, chat_id, kind)
-    SELECT base + nextval('public.event_log_seq'), slot, organization_id, chat_id, 'touch'
+    INSERT INTO public.event_log (id, slot, organization_id, chat_id, kind, named)
+    SELECT base + nextval('public.event_log_seq'), slot, organization_id, chat_id, 'touch', chat_id
     FROM (SELECT DISTINCT organization_id, chat_id FROM unnest(sums) ORDER BY 2 OFFSET 0) s
-    WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.chat_id = s.chat_id
-                      AND (l.event = 'chats:updated' OR l.kind = 'touch'));
+    WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = s.chat_id);
   ELSIF mode = 'once' THEN
-    INSERT INTO public.event_log (id, slot, organization_id, chat_id, audience, kind, event, payload, touched)
-    SELECT base + nextval('public.event_log_seq'), slot, s.organization_id, s.chat_id, s.audience, 'event', 'chats:updated',
+    INSERT INTO public.event_log (id, slot, organization_id, chat_id, named, audience, kind, event, payload, touched)
+    SELECT base + nextval('public.event_log_seq'), slot, s.organization_id, s.chat_id, s.chat_id, s.audience, 'event', 'chats:updated',
            json_build_object('reason', 'bulk', 'count', s.new + s.updated + s.deleted + s.read, 'chats', json_build_array(json_build_object(
              'id', s.chat_id, 'new', s.new, 'updated', s.updated, 'deleted', s.deleted, 'read', s.read)), 'truncated', false, 'atLeast', true),
            CASE WHEN counters THEN ARRAY[s.chat_id] END
@@ -144,8 +201,8 @@ BEGIN
           FROM unnest(sums) u
           LEFT JOIN LATERAL (SELECT id, organization_id, restricted, assigned_user_id FROM public.chats WHERE id = u.chat_id OFFSET 0) c ON true
           WHERE u.addressed OR c.id IS NOT NULL ORDER BY u.chat_id OFFSET 0) s
-    WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.chat_id = s.chat_id
-                      AND (l.event = 'chats:updated' OR l.kind = 'touch') AND l.event = 'chats:updated' AND l.audience IS NOT DISTINCT FROM s.audience);
+    WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = s.chat_id
+                      AND l.event = 'chats:updated' AND l.audience IS NOT DISTINCT FROM s.audience);
   ELSE
     INSERT INTO public.event_log (id, slot, organization_id, audience, kind, event, payload, touched)
     SELECT base + nextval('public.event_log_seq'), slot, g.organization_id, g.audience, 'event', 'chats:updated',

@@ -1,13 +1,11 @@
 -- messages: message:new, message:updated, message:deleted, message:status, messages:read.
 
 CREATE OR REPLACE FUNCTION roombell.message_json(m public.messages, channel text, chat_channel bigint) RETURNS json LANGUAGE sql STABLE AS $$
-  SELECT json_build_object(
-    'id', $1.id, 'chatId', $1.chat_id, 'organizationId', $1.organization_id, 'channel', $2, 'channelId', coalesce($1.channel_id, $3),
-    'content', roombell.short($1.content), 'type', roombell.short($1.type), 'mediaUrl', roombell.short($1.media_url),
-    'filename', roombell.short($1.filename), 'mimeType', roombell.short($1.mime_type), 'size', $1.size, 'fromMe', $1.from_me,
-    'senderUserId', $1.sender_user_id, 'status', $1.status, 'quotedMessageId', $1.quoted_message_id,
-    'quotedContent', roombell.short($1.quoted_content), 'externalId', roombell.short($1.external_id),
-    'timestamp', roombell.rfc3339($1.timestamp), 'createdAt', roombell.rfc3339($1.created_at))
+  SELECT row_to_json(ROW(
+    $1.id, $1.chat_id, $1.organization_id, $2, coalesce($1.channel_id, $3), roombell.short($1.content), roombell.short($1.type),
+    roombell.short($1.media_url), roombell.short($1.filename), roombell.short($1.mime_type), $1.size, $1.from_me, $1.sender_user_id,
+    $1.status, $1.quoted_message_id, roombell.short($1.quoted_content), roombell.short($1.external_id),
+    roombell.rfc3339($1.timestamp), roombell.rfc3339($1.created_at))::roombell.message_new)
 $$;
 COMMENT ON FUNCTION roombell.message_json(public.messages, text, bigint) IS 'Payload of message:new.';
 
@@ -53,40 +51,38 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION roombell.message_update_json(public.messages, text[], text, bigint) IS 'Payload of message:updated.';
 
+-- The hot path is that of one row: few statements, and few and short expressions, because each is prepared anew in every transaction.
 CREATE OR REPLACE FUNCTION roombell.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-  n        bigint;
-  s        record;
-  m        public.messages;
-  c        public.chats;
-  audience bigint[];
-  payload  json;
-  event_id bigint;
+  n    bigint;
+  base bigint;
+  slot smallint;
+  mode text;
+  m    public.messages;
+  c    public.chats;
 BEGIN
   SELECT count(*) INTO n FROM new_rows;
   IF n = 0 THEN
     RETURN NULL;
   END IF;
-  s := roombell.begin_statement(n);
-  IF s.mode = 'each' AND n = 1 THEN
-    -- The hot path: expressions that stand alone are prepared once a session, those inside a statement at each execution.
+  base := roombell.base();
+  slot := roombell.slot();
+  mode := roombell.mode(n);
+  IF mode = 'each' AND n = 1 THEN
     SELECT * INTO m FROM new_rows;
     SELECT * INTO c FROM public.chats WHERE id = m.chat_id;
-    IF c.restricted THEN
-      audience := roombell.audience(c.id, c.organization_id, c.assigned_user_id);
-    END IF;
-    payload := roombell.message_json(m, c.channel, c.channel_id);
-    IF roombell.message_too_long(m) THEN
-      payload := roombell.mark_truncated(payload);
-    END IF;
-    event_id := s.base + nextval('public.event_log_seq');
     INSERT INTO public.event_log (id, slot, organization_id, chat_id, audience, kind, event, payload)
-    VALUES (event_id, s.slot, m.organization_id, m.chat_id, audience, 'event', 'message:new', payload);
-  ELSIF s.mode = 'each' THEN
+    VALUES (base + nextval('public.event_log_seq'), slot, m.organization_id, m.chat_id,
+      CASE WHEN c.restricted THEN roombell.audience(c.id, c.organization_id, c.assigned_user_id) END, 'event', 'message:new',
+      CASE WHEN roombell.message_too_long(m) THEN roombell.mark_truncated(roombell.message_json(m, c.channel, c.channel_id))
+      ELSE row_to_json(ROW(m.id, m.chat_id, m.organization_id, c.channel, coalesce(m.channel_id, c.channel_id), m.content, m.type,
+        m.media_url, m.filename, m.mime_type, m.size, m.from_me, m.sender_user_id, m.status, m.quoted_message_id, m.quoted_content,
+        m.external_id, roombell.rfc3339(m.timestamp), roombell.rfc3339(m.created_at))::roombell.message_new) END);
+  ELSIF mode = 'each' THEN
     -- OFFSET 0 keeps the look-up of the chat an index scan per message, whatever the table's statistics say.
     INSERT INTO public.event_log (id, slot, organization_id, chat_id, audience, kind, event, payload)
-    SELECT s.base + nextval('public.event_log_seq'), s.slot, r.organization_id, r.chat_id, l.audience, 'event', 'message:new',
+    SELECT base + nextval('public.event_log_seq'), slot, r.organization_id, r.chat_id, l.audience, 'event', 'message:new',
            CASE WHEN roombell.message_too_long(ROW(r.*)::public.messages)
              THEN roombell.mark_truncated(roombell.message_json(ROW(r.*)::public.messages, l.channel, l.channel_id))
              ELSE roombell.message_json(ROW(r.*)::public.messages, l.channel, l.channel_id) END
@@ -95,7 +91,7 @@ BEGIN
       SELECT h.channel, h.channel_id, CASE WHEN h.restricted THEN roombell.audience(h.id, h.organization_id, h.assigned_user_id) END AS audience
       FROM public.chats h WHERE h.id = r.chat_id OFFSET 0) l;
   ELSE
-    PERFORM roombell.record_sums(s.base, s.slot, s.mode,
+    PERFORM roombell.record_sums(base, slot, mode,
       (SELECT array_agg(ROW(organization_id, chat_id, rows, 0, 0, 0, false, NULL)::roombell.chat_sum)
        FROM (SELECT organization_id, chat_id, count(*)::integer AS rows FROM new_rows GROUP BY 1, 2) g), true);
   END IF;

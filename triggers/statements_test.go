@@ -17,7 +17,7 @@ func TestCopyRings(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
 	copyIn(t, s.owner, "COPY messages (chat_id, content) FROM STDIN", "1\ta\n2\tb\n")
-	if got := s.events(t); len(got) != 2 || !strings.Contains(got[0], `"content" : "a"`) || !strings.Contains(got[1], `"content" : "b"`) {
+	if got := s.events(t); len(got) != 2 || !strings.Contains(got[0], `"content":"a"`) || !strings.Contains(got[1], `"content":"b"`) {
 		t.Errorf("events of a COPY of two rows: %q", got)
 	}
 	copyIn(t, s.owner, "COPY messages (chat_id, content) FROM STDIN", strings.Repeat("1\tm\n", 300))
