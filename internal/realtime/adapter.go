@@ -1,0 +1,506 @@
+package realtime
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gorilla/websocket"
+	"github.com/zishang520/socket.io/parsers/socket/v3/parser"
+	"github.com/zishang520/socket.io/servers/socket/v3"
+	"github.com/zishang520/socket.io/v3/pkg/types"
+)
+
+// adapterBuilder makes the adapter of each namespace, for ServerOptions.SetAdapter.
+type adapterBuilder struct {
+	sendQueue int // as transportOptions.SendQueue, for sockets that are held
+	metrics   *transportMetrics
+}
+
+func (b *adapterBuilder) New(nsp socket.Namespace) socket.Adapter { return newAdapter(nsp, b) }
+
+// adapter keeps who is in which room, and delivers events to them. It stands in for the library's adapter, whose rooms
+// can lose a socket that joins while the last one leaves. One lock covers joins and leaves; it is never held while
+// something is written.
+//
+// A socket that joins a room in a middleware is held: what is sent to its rooms waits until release. So the rooms are
+// complete before the first event, and the first event is the one that release is given. A socket that joins its first
+// room later is never held.
+//
+// Order: two deliveries by one goroutine reach a socket in their order, and so do an Emit to a socket that has returned
+// and a delivery after it. What one emits to a held socket past the adapter (Socket.Emit, acknowledgements) does not
+// wait, and is before everything that does. Concurrent calls have no order, as in the library.
+//
+// The adapter emits none of the library's room events, and calls no OnAnyOutgoing listeners.
+type adapter struct {
+	socket.Adapter
+	sendQueue int
+	metrics   *transportMetrics
+	encoder   parser.Encoder
+
+	mu      sync.RWMutex
+	members map[socket.SocketId]*member
+	rooms   map[socket.Room]*roomMembers
+	round   uint64 // of the last collect of several rooms
+}
+
+// member is a socket as rooms know it.
+type member struct {
+	id    socket.SocketId
+	rooms []*roomMembers // guarded by adapter.mu; without the socket's own room
+	round uint64         // guarded by adapter.mu; the last round that took it
+
+	// A delivery to a thousand members costs as many walks through memory that nobody else keeps warm: socket, client,
+	// engine socket, transport. So the last transport of a socket stands here once it was found.
+	final  atomic.Pointer[webSocket]
+	live   atomic.Bool                   // not held
+	left   atomic.Bool                   // forgotten by the adapter
+	socket atomic.Pointer[socket.Socket] // nil until the namespace has it
+
+	mu      sync.Mutex
+	waiting []*encodedEvent // while held
+	bytes   int             // of waiting
+	full    bool            // more came than the send queue takes: it is cut
+}
+
+// roomMembers is a room. Members only ever join at the end of list, so a snapshot stays as it was; a leave copies the
+// list if somebody has taken one since the last copy.
+type roomMembers struct {
+	name   socket.Room
+	list   []*member   // guarded by adapter.mu
+	shared atomic.Bool // a snapshot of list is out
+}
+
+var _ socket.Adapter = (*adapter)(nil)
+
+func newAdapter(nsp socket.Namespace, b *adapterBuilder) *adapter {
+	a := &adapter{
+		Adapter:   socket.MakeAdapter(),
+		sendQueue: b.sendQueue,
+		metrics:   b.metrics,
+		encoder:   nsp.Server().Encoder(),
+		members:   map[socket.SocketId]*member{},
+		rooms:     map[socket.Room]*roomMembers{},
+	}
+	if a.metrics == nil {
+		a.metrics = newTransportMetrics(nil)
+	}
+	a.Prototype(a)
+	a.Construct(nsp)
+	return a
+}
+
+// deliver sends ev once to every socket that is in one of rooms and not in the room `except` (empty: no exception), and
+// returns how many took it: a socket that is cut does not, one that is held does. No rooms means nobody. A socket's own
+// room is its id. It does not block.
+func (a *adapter) deliver(rooms []socket.Room, except socket.Room, ev *encodedEvent) int {
+	if except == "" {
+		return a.sendEvery(a.collect(rooms, nil), false, ev)
+	}
+	return a.sendEvery(a.collect(rooms, []socket.Room{except}), false, ev)
+}
+
+// deliverAll is deliver to every socket of the namespace.
+func (a *adapter) deliverAll(ev *encodedEvent) int {
+	return a.sendEvery(a.everybody(nil), false, ev)
+}
+
+func (a *adapter) sendEvery(targets []*member, volatile bool, ev *encodedEvent) int {
+	n := 0
+	evs := []*encodedEvent{ev}
+	for _, m := range targets {
+		if a.send(m, volatile, evs) {
+			n++
+		}
+	}
+	a.metrics.sent(n*ev.frames(), n*ev.size())
+	return n
+}
+
+// send sends the one event in evs, which is made once for all members.
+func (a *adapter) send(m *member, volatile bool, evs []*encodedEvent) bool {
+	if m.live.Load() {
+		return m.push(volatile, evs)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.live.Load() { // released in between
+		return m.push(volatile, evs)
+	}
+	if volatile || m.full {
+		return false
+	}
+	if m.bytes > a.sendQueue {
+		a.metrics.slow.Inc()
+		m.full, m.waiting = true, nil
+		m.cut()
+		return false
+	}
+	m.waiting = append(m.waiting, evs...)
+	m.bytes += evs[0].size()
+	return true
+}
+
+func (m *member) push(volatile bool, evs []*encodedEvent) bool {
+	if m.left.Load() {
+		return false
+	}
+	if t := m.final.Load(); t != nil {
+		return t.push(volatile, evs)
+	}
+	s := m.socket.Load()
+	if s == nil || !s.Connected() {
+		return false
+	}
+	switch t := s.Conn().Transport().(type) {
+	case *webSocket:
+		m.final.Store(t) // nothing is upgraded to but a WebSocket, and a WebSocket to nothing
+		return t.push(volatile, evs)
+	case sender:
+		return t.push(volatile, evs)
+	}
+	return false
+}
+
+func (m *member) cut() {
+	if s := m.socket.Load(); s != nil {
+		if t, ok := s.Conn().Transport().(sender); ok {
+			t.cut(errSlowClient)
+		}
+	}
+}
+
+// forget throws away what waits for a held socket. The one who splices it in calls it between two batches: what waited
+// until then is older than the cursor that `connected` carries.
+func (a *adapter) forget(id socket.SocketId) {
+	m := a.member(id)
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting, m.bytes = nil, 0
+}
+
+// release ends the hold: the socket gets `first`, then what waited, and is live. It reports whether the transport took
+// them: not when the socket has gone, or more waited than the send queue takes; the connection is then closed. Releasing
+// a socket that is live sends it `first`.
+func (a *adapter) release(id socket.SocketId, first ...*encodedEvent) bool {
+	m := a.member(id)
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full {
+		m.cut()
+		return false
+	}
+	evs := append(slices.Clip(first), m.waiting...)
+	m.waiting, m.bytes = nil, 0
+	taken := m.push(false, evs)
+	m.live.Store(true) // after the push: from here on senders do not take the lock
+	if taken {
+		for _, ev := range evs {
+			a.metrics.sent(ev.frames(), ev.size())
+		}
+	}
+	return taken
+}
+
+func (a *adapter) member(id socket.SocketId) *member {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.members[id]
+}
+
+// collect returns who is in one of rooms and in none of except. The result is shared: it must not be written to.
+func (a *adapter) collect(rooms, except []socket.Room) []*member {
+	if len(rooms) == 1 && len(except) == 0 {
+		return a.snapshot(rooms[0])
+	}
+	a.mu.Lock() // members carry the round's mark
+	defer a.mu.Unlock()
+	a.round++
+	for _, r := range except {
+		a.eachLocked(r, func(m *member) { m.round = a.round })
+	}
+	var targets []*member
+	for _, r := range rooms {
+		a.eachLocked(r, func(m *member) {
+			if m.round != a.round {
+				m.round = a.round
+				targets = append(targets, m)
+			}
+		})
+	}
+	return targets
+}
+
+func (a *adapter) everybody(except []socket.Room) []*member {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.round++
+	for _, r := range except {
+		a.eachLocked(r, func(m *member) { m.round = a.round })
+	}
+	targets := make([]*member, 0, len(a.members))
+	for _, m := range a.members {
+		if m.round != a.round {
+			targets = append(targets, m)
+		}
+	}
+	return targets
+}
+
+// eachLocked visits the members of a room. Every socket is alone in the room of its own id, which is not stored.
+func (a *adapter) eachLocked(name socket.Room, visit func(*member)) {
+	if m := a.members[socket.SocketId(name)]; m != nil {
+		visit(m)
+	}
+	if r := a.rooms[name]; r != nil {
+		for _, m := range r.list {
+			visit(m)
+		}
+	}
+}
+
+func (a *adapter) snapshot(name socket.Room) []*member {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	r := a.rooms[name]
+	if own := a.members[socket.SocketId(name)]; own != nil {
+		if r == nil || slices.Contains(r.list, own) {
+			return []*member{own}
+		}
+		return append([]*member{own}, r.list...)
+	}
+	if r == nil {
+		return nil
+	}
+	r.shared.Store(true)
+	return r.list
+}
+
+// AddAll joins the socket to rooms.
+func (a *adapter) AddAll(id socket.SocketId, rooms *types.Set[socket.Room]) {
+	s, _ := a.Nsp().Sockets().Load(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.members[id]
+	if m == nil {
+		m = &member{id: id}
+		m.live.Store(s != nil) // joins after the middlewares: nothing to wait for
+		a.members[id] = m
+	}
+	if s != nil {
+		m.socket.Store(s)
+	}
+	for _, name := range rooms.Keys() {
+		if name != socket.Room(id) {
+			a.joinLocked(m, name)
+		}
+	}
+}
+
+func (a *adapter) joinLocked(m *member, name socket.Room) {
+	r := a.rooms[name]
+	if r == nil {
+		r = &roomMembers{name: name}
+		a.rooms[name] = r
+	}
+	if !slices.Contains(m.rooms, r) {
+		m.rooms = append(m.rooms, r)
+		r.list = append(r.list, m)
+	}
+}
+
+func (a *adapter) leaveLocked(m *member, r *roomMembers) {
+	if r.shared.Swap(false) {
+		r.list = slices.Clone(r.list)
+	}
+	if i, last := slices.Index(r.list, m), len(r.list)-1; i >= 0 {
+		r.list[i], r.list[last] = r.list[last], nil
+		r.list = r.list[:last]
+	}
+	if len(r.list) == 0 {
+		delete(a.rooms, r.name)
+	}
+}
+
+// Del takes the socket out of a room.
+func (a *adapter) Del(id socket.SocketId, name socket.Room) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m, r := a.members[id], a.rooms[name]
+	if m == nil || r == nil {
+		return
+	}
+	if i := slices.Index(m.rooms, r); i >= 0 {
+		m.rooms = slices.Delete(m.rooms, i, i+1)
+		a.leaveLocked(m, r)
+	}
+}
+
+// DelAll forgets the socket.
+func (a *adapter) DelAll(id socket.SocketId) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.members[id]
+	if m == nil {
+		return
+	}
+	m.left.Store(true) // it may be in a snapshot
+	m.final.Store(nil)
+	delete(a.members, id)
+	for _, r := range m.rooms {
+		a.leaveLocked(m, r)
+	}
+	m.rooms = nil
+}
+
+// Broadcast sends a packet of the library. No rooms means everybody.
+func (a *adapter) Broadcast(p *parser.Packet, opts *socket.BroadcastOptions) {
+	a.sendEvery(a.targets(opts), opts != nil && opts.Flags != nil && opts.Flags.Volatile, a.encode(p))
+}
+
+// BroadcastWithAck sends a packet whose answers go to ack, and reports to count how many it expects.
+func (a *adapter) BroadcastWithAck(p *parser.Packet, opts *socket.BroadcastOptions, count func(uint64), ack socket.Ack) {
+	id := a.Nsp().Ids()
+	p.Id = &id
+	var known []*member
+	for _, m := range a.targets(opts) {
+		if s := m.socket.Load(); s != nil && s.Connected() {
+			s.Acks().Store(id, ack)
+			known = append(known, m)
+		}
+	}
+	a.sendEvery(known, false, a.encode(p))
+	count(uint64(len(known)))
+}
+
+// encode makes a packet of the library into frames.
+func (a *adapter) encode(p *parser.Packet) *encodedEvent {
+	p.Nsp = a.Nsp().Name()
+	parts := a.encoder.Encode(p)
+	text := parts[0].Bytes()
+	b, header := appendHeader(websocket.TextMessage, 1+len(text))
+	ev := &encodedEvent{frame: frame{ws: append(append(b, '4'), text...), header: header}}
+	for _, part := range parts[1:] {
+		ev.attachments = append(ev.attachments, newFrame(websocket.BinaryMessage, part.Bytes()))
+	}
+	return ev
+}
+
+func (a *adapter) targets(opts *socket.BroadcastOptions) []*member {
+	var rooms, except []socket.Room
+	if opts != nil && opts.Rooms != nil {
+		rooms = opts.Rooms.Keys()
+	}
+	if opts != nil && opts.Except != nil {
+		except = opts.Except.Keys()
+	}
+	if len(rooms) == 0 {
+		return a.everybody(except)
+	}
+	return a.collect(rooms, except)
+}
+
+// connected returns the sockets among targets.
+func (a *adapter) connected(opts *socket.BroadcastOptions) []*socket.Socket {
+	var sockets []*socket.Socket
+	for _, m := range a.targets(opts) {
+		if s := m.socket.Load(); s != nil && s.Connected() {
+			sockets = append(sockets, s)
+		}
+	}
+	return sockets
+}
+
+// Sockets returns the ids of the sockets in rooms.
+func (a *adapter) Sockets(rooms *types.Set[socket.Room]) *types.Set[socket.SocketId] {
+	ids := types.NewSet[socket.SocketId]()
+	for _, s := range a.connected(&socket.BroadcastOptions{Rooms: rooms}) {
+		ids.Add(s.Id())
+	}
+	return ids
+}
+
+// FetchSockets returns the matching sockets.
+func (a *adapter) FetchSockets(opts *socket.BroadcastOptions) func(func([]socket.SocketDetails, error)) {
+	return func(callback func([]socket.SocketDetails, error)) {
+		details := []socket.SocketDetails{}
+		for _, s := range a.connected(opts) {
+			details = append(details, s)
+		}
+		callback(details, nil)
+	}
+}
+
+// AddSockets makes the matching sockets join rooms.
+func (a *adapter) AddSockets(opts *socket.BroadcastOptions, rooms []socket.Room) {
+	for _, s := range a.connected(opts) {
+		s.Join(rooms...)
+	}
+}
+
+// DelSockets makes the matching sockets leave rooms.
+func (a *adapter) DelSockets(opts *socket.BroadcastOptions, rooms []socket.Room) {
+	for _, s := range a.connected(opts) {
+		for _, r := range rooms {
+			s.Leave(r)
+		}
+	}
+}
+
+// DisconnectSockets disconnects the matching sockets.
+func (a *adapter) DisconnectSockets(opts *socket.BroadcastOptions, status bool) {
+	for _, s := range a.connected(opts) {
+		s.Disconnect(status)
+	}
+}
+
+// SocketRooms returns a copy of the rooms that the socket is in, its own included, or nil for an unknown socket.
+func (a *adapter) SocketRooms(id socket.SocketId) *types.Set[socket.Room] {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	m := a.members[id]
+	if m == nil {
+		return nil
+	}
+	return m.roomsLocked()
+}
+
+func (m *member) roomsLocked() *types.Set[socket.Room] {
+	rooms := types.NewSet(socket.Room(m.id))
+	for _, r := range m.rooms {
+		rooms.Add(r.name)
+	}
+	return rooms
+}
+
+// Rooms returns a copy of who is in which room. Rooms of a socket's own id are not in it.
+func (a *adapter) Rooms() *types.Map[socket.Room, *types.Set[socket.SocketId]] {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	rooms := &types.Map[socket.Room, *types.Set[socket.SocketId]]{}
+	for name, r := range a.rooms {
+		ids := types.NewSet[socket.SocketId]()
+		for _, m := range r.list {
+			ids.Add(m.id)
+		}
+		rooms.Store(name, ids)
+	}
+	return rooms
+}
+
+// Sids returns a copy of the rooms of each socket.
+func (a *adapter) Sids() *types.Map[socket.SocketId, *types.Set[socket.Room]] {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	sids := &types.Map[socket.SocketId, *types.Set[socket.Room]]{}
+	for id, m := range a.members {
+		sids.Store(id, m.roomsLocked())
+	}
+	return sids
+}

@@ -1,0 +1,290 @@
+package realtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/zishang520/socket.io/servers/socket/v3"
+
+	"roombell/internal/auth"
+	"roombell/internal/eventlog"
+)
+
+var (
+	errUserDisabled = errors.New("user disabled")
+	errTooMany      = errors.New("too many sockets")
+)
+
+// A token that auth accepted in its leeway is given as long, not closed at once.
+const leeway = 30 * time.Second
+
+// refusals are the answers to CONNECT after which a standard client stays away.
+var refusals = []struct {
+	err           error
+	code, message string
+}{
+	{auth.ErrNoToken, "no_token", "Authentication error: No token provided"},
+	{auth.ErrInvalidToken, "invalid_token", "Authentication error: Invalid token"},
+	{auth.ErrTokenExpired, "token_expired", "Authentication error: Token expired"},
+	{errUserDisabled, "user_disabled", "Authentication error: User disabled"},
+}
+
+// refusalOf returns the code and message of a refusal; ok is false when err is no verdict on the client, who should
+// then come back.
+func refusalOf(err error) (code, message string, ok bool) {
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			return r.code, r.message, true
+		}
+	}
+	return "", "", false
+}
+
+// handshake is the library's middleware: it lets a socket in by calling next, refuses it by calling next with an error,
+// or closes the transport.
+//
+// The socket joins its rooms between two batches of the log, and before its CONNECT is answered: whatever is recorded
+// after the client knows that it is connected is in a later batch, and held for it until `connected` is out.
+func (s *Server) handshake(sock *socket.Socket, next func(*socket.ExtendedError)) {
+	defer s.rescue("handshake")
+	c := s.begin(sock)
+	if c == nil {
+		sock.Conn().Close(true)
+		return
+	}
+	if err := s.admit(c, sock); err != nil {
+		s.turnAway(c, err, next)
+		return
+	}
+	s.o.Tail.Attach(func(at eventlog.Cursor, err error) {
+		defer s.rescue("attach")
+		if err != nil {
+			s.turnAway(c, err, next)
+			return
+		}
+		s.place(c, at)
+		next(nil)
+	})
+}
+
+// begin claims the connection for this socket: the second CONNECT on one is a protocol error.
+func (s *Server) begin(sock *socket.Socket) *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.clients[sock.Conn().Id()]
+	if c == nil || c.stage != waiting || s.draining {
+		return nil
+	}
+	c.stage, c.socket = joining, sock
+	return c
+}
+
+// admit finds out who it is, and enlists the socket with him. The first error is the answer.
+func (s *Server) admit(c *client, sock *socket.Socket) error {
+	ctx, cancel := s.question(sock)
+	defer cancel()
+	token, resumes, err := credentials(sock.Handshake())
+	if err != nil {
+		return err
+	}
+	id, err := s.o.Tokens.Verify(ctx, token)
+	if err != nil {
+		return err
+	}
+	// Enlisted before the row is read: a change that the row does not show finds the socket.
+	if err := s.enlist(c, id.UserID); err != nil {
+		return err
+	}
+	user, err := s.o.Access.User(ctx, id.UserID)
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && user.OrganizationID != id.OrganizationID:
+		return auth.ErrInvalidToken
+	case err != nil:
+		return err
+	case !user.Active:
+		return errUserDisabled
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.expires, c.resumes = id.ExpiresAt, resumes
+	c.person.organization, c.person.email, c.person.role = user.OrganizationID, user.Email, user.Role
+	return nil
+}
+
+// credentials takes the token out of auth.token, else out of the header, and tells whether a cursor came with it. Nothing
+// of the handshake is kept: the library would hold it, token and all, for as long as the socket lives.
+func credentials(h *socket.Handshake) (token string, resumes bool, err error) {
+	auths, headers := h.Auth, h.Headers
+	*h = socket.Handshake{}
+	cursor := auths["cursor"]
+	resumes = cursor != nil && cursor != ""
+	if auths["token"] == nil {
+		return bearer(headers), resumes, nil
+	}
+	token, ok := auths["token"].(string)
+	if !ok {
+		return "", false, auth.ErrInvalidToken
+	}
+	return token, resumes, nil
+}
+
+// bearer is the token of an Authorization header (RFC 6750 §2.1), empty without one.
+func bearer(headers map[string]any) string {
+	header, _ := headers["Authorization"].([]string)
+	if len(header) == 0 {
+		return ""
+	}
+	scheme, token, _ := strings.Cut(header[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// enlist counts the socket as one of the user's. Until the first is let in, nothing is known of him but his number.
+func (s *Server) enlist(c *client, userID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.people[userID]
+	if p == nil {
+		p = &person{id: userID}
+		s.people[userID] = p
+	}
+	if most := s.o.MaxSocketsPerUser; most > 0 && len(p.clients) >= most {
+		return fmt.Errorf("user %d: %w", userID, errTooMany)
+	}
+	c.person = p
+	p.clients = append(p.clients, c)
+	return nil
+}
+
+// delist takes enlist back and returns whose socket it was, 0 when it was nobody's yet.
+func (s *Server) delist(c *client) (userID int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.person != nil {
+		userID = c.person.id
+	}
+	s.leave(c)
+	c.person, c.socket = nil, nil
+	return userID
+}
+
+// turnAway refuses the socket, or closes its transport when nothing was found against it.
+func (s *Server) turnAway(c *client, err error, next func(*socket.ExtendedError)) {
+	userID := s.delist(c)
+	code, message, refused := refusalOf(err)
+	if !refused {
+		result := "unavailable"
+		if errors.Is(err, errTooMany) {
+			result = "too_many_sockets"
+		}
+		s.metrics.handshakes.WithLabelValues(result).Inc()
+		s.complaints.Do(func() { s.log.Warn("connections closed before they were let in", "user", userID, "err", err) })
+		s.shut(c)
+		return
+	}
+	s.mu.Lock()
+	if c.stage == left && !c.closed {
+		c.stage = waiting // within its time the client may try another token
+	}
+	s.mu.Unlock()
+	s.metrics.handshakes.WithLabelValues(code).Inc()
+	s.log.Debug("connection refused", "user", userID, "err", err)
+	next(socket.NewExtendedError(message, map[string]any{"code": code}))
+}
+
+// place joins the rooms that every socket is in. It is called between two batches.
+func (s *Server) place(c *client, at eventlog.Cursor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.stage != joining {
+		return // the library finds the connection closed
+	}
+	c.position = at.String()
+	c.socket.Join(organizationRoom(c.person.organization), userRoom(c.person.id))
+}
+
+type connectedEvent struct {
+	Message        string `json:"message"`
+	UserID         int64  `json:"userId"`
+	OrganizationID int64  `json:"organizationId"`
+	Timestamp      string `json:"timestamp"`
+	Cursor         string `json:"cursor"`
+	Resumed        bool   `json:"resumed"`
+}
+
+type resetEvent struct {
+	Reason string `json:"reason"`
+	Cursor string `json:"cursor"`
+}
+
+// connected is called by the library when CONNECT was answered, on the socket's task queue: no event of the client is
+// looked at before it returns.
+func (s *Server) connected(args ...any) {
+	defer s.rescue("connect")
+	sock := args[0].(*socket.Socket)
+	c := s.client(sock)
+	if c == nil || sock.Conn().ReadyState() != "open" {
+		sock.Disconnect(true)
+		return
+	}
+	_ = sock.On("disconnect", func(...any) { s.ended(c) })
+	sock.OnAny(func(args ...any) { s.answer(c, args) })
+	first, ok := s.letIn(c)
+	if !ok {
+		s.dismiss(c)
+		return
+	}
+	s.adapter.release(sock.Id(), first...)
+	s.metrics.handshakes.WithLabelValues("ok").Inc()
+	s.flush()
+}
+
+// letIn makes the socket live and returns the events that it hears before any other.
+func (s *Server) letIn(c *client) (first []*encodedEvent, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.stage != joining || c.doomed {
+		return nil, false
+	}
+	p, now := c.person, time.Now()
+	first = append(first, encodeEvent("connected", body(connectedEvent{
+		Message: "Connected to Roombell", UserID: p.id, OrganizationID: p.organization,
+		Timestamp: timestamp(now), Cursor: c.position,
+	})))
+	if c.resumes {
+		first = append(first, encodeEvent("sync:reset", body(resetEvent{Reason: "unknown_cursor", Cursor: c.position})))
+	}
+	c.position = ""
+	c.stage = live
+	s.metrics.sockets.Inc()
+	s.keepToken(c, c.expires)
+	p.seen = now
+	s.notice(p)
+	return first, true
+}
+
+// question bounds what is asked of others on behalf of a socket.
+func (s *Server) question(sock *socket.Socket) (context.Context, context.CancelFunc) {
+	// The request's own context ended with its upgrade.
+	return context.WithTimeout(context.WithoutCancel(sock.Request().Context()), s.o.timing.lookup)
+}
+
+// timestampLayout is RFC 3339 in UTC, with the microseconds that the database has.
+const timestampLayout = "2006-01-02T15:04:05.000000Z"
+
+func timestamp(t time.Time) string { return t.UTC().Format(timestampLayout) }
+
+// body encodes an event of our own. What we encode always can be.
+func body(event any) []byte {
+	encoded, err := json.Marshal(event)
+	if err != nil {
+		panic(err)
+	}
+	return encoded
+}

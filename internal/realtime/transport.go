@@ -1,0 +1,540 @@
+package realtime
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/zishang520/socket.io/parsers/engine/v3/packet"
+	"github.com/zishang520/socket.io/servers/engine/v3"
+	"github.com/zishang520/socket.io/servers/engine/v3/transports"
+	"github.com/zishang520/socket.io/servers/socket/v3"
+	"github.com/zishang520/socket.io/v3/pkg/types"
+)
+
+const (
+	writeTimeout = 30 * time.Second // for a client to take the next chunkSize bytes
+	closeTimeout = 5 * time.Second  // for a client to take what waits when its connection is closed in order
+	lingerTime   = 2 * time.Second  // for a client to close its side after we closed ours
+	chunkSize    = 64 << 10         // bytes of one write of the flusher
+)
+
+// errSlowClient ends the connection of a client whose send queue is full.
+var errSlowClient = errors.New("realtime: slow client")
+
+// transportOptions is what the transports have to know of the server.
+type transportOptions struct {
+	SendQueue   int           // bytes that may already wait for a client when one more packet comes; with more it is cut
+	PingTimeout time.Duration // the server's
+	Metrics     *transportMetrics
+
+	maxPacket int // bytes of a client's message; the engine's MaxHttpBufferSize
+}
+
+// pingDelay is how long a PING is held back. The engine arms the timer that a PONG must stop only after it has handed
+// over the PING (servers/engine/v3 v3.0.5 socket.go:255-256, schedulePing): a PONG that comes before counts for nothing,
+// and its sender is thrown out for silence.
+func (o *transportOptions) pingDelay() time.Duration {
+	return min(o.PingTimeout/10, 100*time.Millisecond)
+}
+
+// newTransports gives the transports for ServerOptions.SetTransports: long-polling and WebSocket, both ours. The server
+// must be mounted by mount, or nothing is ever read from a client.
+func newTransports(o transportOptions) *types.Set[transports.TransportCtor] {
+	if o.Metrics == nil {
+		o.Metrics = newTransportMetrics(nil)
+	}
+	return types.NewSet[transports.TransportCtor](&pollingBuilder{&o}, &webSocketBuilder{&o})
+}
+
+// mount makes the handler of a server whose options carry newTransports. Listeners that io needs must be there before.
+func mount(io *socket.Server, o *socket.ServerOptions) http.Handler {
+	h := io.ServeHandler(o)
+	openOnConnection(io.Engine())
+	return slim(h)
+}
+
+// openOnConnection lets a transport read only once everybody who listens for its packets does: the engine announces a
+// connection after it wrote OPEN, and Socket.IO begins to listen at the announcement. A CONNECT that is read in between
+// is lost, and its client waits for 45 seconds.
+func openOnConnection(e engine.BaseServer) {
+	patience := e.Opts().PingInterval() + e.Opts().PingTimeout()
+	if b, ok := e.TransportsByName()[transports.WEBSOCKET].(*webSocketBuilder); ok {
+		b.options.maxPacket = int(e.Opts().MaxHttpBufferSize())
+	}
+	_ = e.On("connection", func(args ...any) {
+		conn := args[0].(engine.Socket)
+		switch t := conn.Transport().(type) {
+		case *webSocket:
+			t.start()
+		case *polling:
+			_ = conn.Once("upgrade", func(args ...any) {
+				if ws, ok := args[0].(*webSocket); ok {
+					t.handOver(ws)
+				}
+			})
+			t.open(patience)
+		}
+	})
+}
+
+// sender is the side of a transport that the adapter sees. It takes packets in order, never blocks, and is safe for
+// concurrent use.
+type sender interface {
+	// push hands over packets to be sent together, and reports whether the transport took them. It does not when it is
+	// closed, when the send queue is full (the client is then cut), or when they are volatile and would have to wait.
+	push(volatile bool, evs []*encodedEvent) bool
+	// cut closes the connection at once, without a word to the client.
+	cut(err error)
+}
+
+var (
+	_ sender = (*webSocket)(nil)
+	_ sender = (*polling)(nil)
+)
+
+type webSocketBuilder struct{ options *transportOptions }
+
+func (b *webSocketBuilder) New(ctx *types.HttpContext) transports.Transport {
+	return newWebSocket(ctx, b.options)
+}
+func (*webSocketBuilder) Name() string          { return transports.WEBSOCKET }
+func (*webSocketBuilder) HandlesUpgrades() bool { return true }
+func (*webSocketBuilder) UpgradesTo() []string  { return nil }
+
+// webSocket is the Engine.IO transport over one WebSocket connection. A frame is written by whoever sends it, as far as
+// the connection takes it without waiting; the rest waits in a queue for a goroutine that lives as long as the queue.
+//
+// One goroutine reads, from start to the end of the connection, and closes it. The transport is always writable for the
+// engine, so that the engine keeps no queue of its own, and an Emit that has returned is before every later push.
+type webSocket struct {
+	mu       sync.Mutex
+	state    state
+	flushing bool            // the flusher runs, and nobody else writes
+	upgrade  bool            // from long-polling, not handed over yet
+	waiting  int             // bytes of queue, and of what the flusher is writing
+	raw      syscall.RawConn // of a TCP connection; nil sends everything through the queue
+
+	// tryWrite's arguments, results and the function that RawConn.Write calls: a closure for each write would be three
+	// allocations for each delivery. Guarded by mu.
+	write  func(fd uintptr) bool
+	out    []byte
+	outN   int
+	outErr error
+
+	options *transportOptions
+	transports.Transport
+	queue  [][]byte             // what the connection did not take yet; guarded by mu
+	parked []frame              // what the engine sent to an upgrade before the polling transport handed over; guarded by mu
+	conn   net.Conn             // *net.TCPConn or *tls.Conn
+	in     messages             // of the reading goroutine
+	reader sync.Once            // starts it, or releases a connection that was never read
+	ended  atomic.Bool          // the engine knows that the connection is over
+	ws     *types.WebSocketConn // the library's; let go of at start
+}
+
+type state uint8
+
+const (
+	open    state = iota
+	closing       // nothing new is taken, what waits goes out
+	closed
+)
+
+func newWebSocket(ctx *types.HttpContext, o *transportOptions) *webSocket {
+	t := &webSocket{Transport: transports.MakeTransport(), options: o}
+	t.Prototype(t)
+	t.Construct(ctx)
+	return t
+}
+
+// Construct takes over the connection of ctx. An upgrade (the request names a session) sends nothing but the answer to
+// the probe until the polling transport hands over.
+func (t *webSocket) Construct(ctx *types.HttpContext) {
+	t.Transport.Construct(ctx)
+	t.ws = ctx.Websocket
+	t.upgrade = ctx.Query().Has("sid")
+	t.conn = t.ws.NetConn()
+	t.in.conn, t.in.limit = t.conn, t.options.maxPacket
+	if tcp, ok := t.conn.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			t.raw, t.write = raw, t.writeOut
+		}
+	}
+	t.options.Metrics.connections.WithLabelValues(transports.WEBSOCKET).Inc()
+	t.SetWritable(true)
+}
+
+func (*webSocket) Name() string          { return transports.WEBSOCKET }
+func (*webSocket) HandlesUpgrades() bool { return true }
+
+// Once starts an upgrade: the engine attaches the listener for "error" last (socket.go:437-439, MaybeUpgrade).
+func (t *webSocket) Once(event types.EventName, listeners ...types.EventListener) error {
+	err := t.Transport.Once(event, listeners...)
+	if t.upgrade && event == "error" {
+		t.start()
+	}
+	return err
+}
+
+// OnRequest refuses a long-polling request that the engine had let pass before the session was upgraded
+// (server.go:84, HandleRequest): nobody else would answer it.
+func (t *webSocket) OnRequest(ctx *types.HttpContext) {
+	if ctx.Websocket == nil {
+		refuse(ctx, http.StatusBadRequest)
+	}
+}
+
+// start begins to read. The library's connection has served: its buffers are larger than all that the transport has.
+func (t *webSocket) start() {
+	t.reader.Do(func() {
+		t.ws.Conn, t.ws = nil, nil
+		go t.read()
+	})
+}
+
+func (t *webSocket) read() {
+	defer t.end()
+	for {
+		opcode, data, err := t.in.next()
+		if err != nil {
+			t.fail(err)
+			return
+		}
+		switch opcode {
+		case websocket.TextMessage:
+			t.receive(types.NewStringBuffer(data))
+		case websocket.BinaryMessage:
+			t.receive(types.NewBytesBuffer(data))
+		case websocket.PingMessage:
+			t.sendFrame(newFrame(websocket.PongMessage, data))
+		case websocket.CloseMessage:
+			t.fail(&protocolError{websocket.CloseNormalClosure, "closed by the client"})
+			return
+		}
+	}
+}
+
+// receive passes a packet on while the transport is open. What comes after a close was under way and is dropped.
+func (t *webSocket) receive(data types.BufferInterface) {
+	t.mu.Lock()
+	isOpen := t.state == open
+	t.mu.Unlock()
+	if !isOpen {
+		return
+	}
+	p, _ := t.Parser().DecodePacket(data) // a packet that is none decodes to an ERROR packet: the engine closes
+	if p.Type == packet.CLOSE {
+		t.report(nil)
+		t.shut(websocket.CloseNormalClosure)
+		return
+	}
+	t.OnPacket(p)
+}
+
+// end closes the connection. After a close of ours it first gives the client the time to take what is under way: bytes
+// that arrive at a closed socket make the kernel throw away what it had not sent.
+func (t *webSocket) end() {
+	t.mu.Lock()
+	linger := t.state == closing
+	t.mu.Unlock()
+	if linger {
+		_ = t.conn.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.Copy(io.Discard, t.conn)
+	}
+	t.release()
+}
+
+// release gives up the connection and what waits for it.
+func (t *webSocket) release() {
+	t.mu.Lock()
+	t.state, t.queue, t.parked = closed, nil, nil
+	t.mu.Unlock()
+	_ = t.conn.Close()
+	t.options.Metrics.connections.WithLabelValues(transports.WEBSOCKET).Dec()
+}
+
+// fail is the end of reading: the client has gone, closes, or sent what cannot be read. It hears why, if it can.
+func (t *webSocket) fail(err error) {
+	var said *protocolError
+	if errors.As(err, &said) {
+		t.shut(said.code)
+		if said.code == websocket.CloseNormalClosure {
+			err = nil
+		}
+	}
+	t.mu.Lock()
+	if t.state == open {
+		t.state = closed
+	}
+	t.mu.Unlock()
+	t.report(err)
+}
+
+// report tells the engine, once, that the connection is over.
+func (t *webSocket) report(err error) {
+	if t.ended.Swap(true) {
+		return // the engine's answer to a report is a close
+	}
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		t.Transport.OnClose()
+		return
+	}
+	t.OnError("websocket error", err)
+}
+
+// abort closes the connection at once: what waits, here and in the kernel, is thrown away.
+func (t *webSocket) abort(err error) {
+	t.mu.Lock()
+	t.state, t.queue, t.parked = closed, nil, nil
+	t.mu.Unlock()
+	if tcp, ok := t.conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = t.conn.Close()
+	t.report(err)
+	t.reader.Do(t.release)
+}
+
+func (t *webSocket) cut(err error) { go t.abort(err) }
+
+// DoClose lets go of the connection in order: what waits is sent, then a close frame. It does not wait for that; the
+// engine's session ends now.
+func (t *webSocket) DoClose(ended types.Callable) {
+	t.shut(websocket.CloseNormalClosure)
+	if ended != nil {
+		ended()
+	}
+	t.report(nil)
+}
+
+// shut sends what waits and a close frame, and then closes our side.
+func (t *webSocket) shut(code int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != open {
+		return
+	}
+	t.state = closing
+	t.writeLocked(newFrame(websocket.CloseMessage, websocket.FormatCloseMessage(code, "")).ws)
+	t.finishLocked()
+}
+
+// finishLocked closes our side as soon as nothing waits.
+func (t *webSocket) finishLocked() {
+	if t.flushing {
+		_ = t.conn.SetWriteDeadline(time.Now().Add(closeTimeout))
+		return // the flusher calls again
+	}
+	if c, ok := t.conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+	_ = t.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	t.reader.Do(func() { go t.release() })
+}
+
+// Send takes the engine's packets: acknowledgements, what is emitted to one socket, PING.
+func (t *webSocket) Send(packets []*packet.Packet) {
+	for _, p := range packets {
+		f, err := encodePacket(t, p)
+		if err != nil {
+			t.cut(err)
+			return
+		}
+		switch {
+		case p.Type == packet.PING:
+			time.AfterFunc(t.options.pingDelay(), func() { t.sendFrame(f) })
+		case p.Type == packet.PONG: // the answer to an upgrade's probe
+			t.mu.Lock()
+			t.writeLocked(f.ws)
+			t.mu.Unlock()
+		default:
+			t.sendFrame(f)
+		}
+	}
+	t.Emit("drain")
+}
+
+func encodePacket(t transports.Transport, p *packet.Packet) (frame, error) {
+	data, err := t.Parser().EncodePacket(p, t.SupportsBinary())
+	if err != nil {
+		return frame{}, err
+	}
+	if _, ok := data.(*types.StringBuffer); ok {
+		return newFrame(websocket.TextMessage, data.Bytes()), nil
+	}
+	return newFrame(websocket.BinaryMessage, data.Bytes()), nil
+}
+
+func (t *webSocket) sendFrame(f frame) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.acceptLocked() {
+		return false
+	}
+	t.sendLocked(f)
+	t.options.Metrics.sent(1, len(f.ws))
+	return true
+}
+
+func (t *webSocket) push(volatile bool, evs []*encodedEvent) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if volatile && (t.flushing || t.upgrade) || !t.acceptLocked() {
+		return false
+	}
+	for _, ev := range evs {
+		t.sendLocked(ev.frame)
+		for _, f := range ev.attachments {
+			t.sendLocked(f)
+		}
+	}
+	return true
+}
+
+// acceptLocked reports whether one more packet may be queued, and cuts the client whose queue is full.
+func (t *webSocket) acceptLocked() bool {
+	if t.state != open {
+		return false
+	}
+	if t.waiting <= t.options.SendQueue {
+		return true
+	}
+	t.state = closed
+	t.options.Metrics.slow.Inc()
+	t.cut(errSlowClient)
+	return false
+}
+
+func (t *webSocket) sendLocked(f frame) {
+	if f.binary && !t.SupportsBinary() {
+		f = newFrame(websocket.TextMessage, f.text())
+	}
+	if t.upgrade {
+		t.parked = append(t.parked, f)
+		t.waiting += len(f.ws)
+		return
+	}
+	t.writeLocked(f.ws)
+}
+
+// adopt ends an upgrade: what the polling transport had not delivered, then what came since, then live.
+func (t *webSocket) adopt(left []frame) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	parked := t.parked
+	t.parked, t.upgrade, t.waiting = nil, false, 0
+	if t.state != open {
+		return
+	}
+	for _, f := range left {
+		t.sendLocked(f)
+	}
+	for _, f := range parked {
+		t.sendLocked(f)
+	}
+}
+
+// writeLocked writes b as far as the connection takes it now, if nothing waits before it, and queues the rest.
+func (t *webSocket) writeLocked(b []byte) {
+	if !t.flushing && t.raw != nil {
+		n, err := t.tryWrite(b)
+		if n == len(b) {
+			return
+		}
+		if err != nil {
+			t.state = closed
+			t.cut(err)
+			return
+		}
+		b = b[n:]
+	}
+	t.queue = append(t.queue, b)
+	t.waiting += len(b)
+	if !t.flushing {
+		t.flushing = true
+		go t.flush()
+	}
+}
+
+// tryWrite writes without waiting. A full connection is no error.
+func (t *webSocket) tryWrite(b []byte) (int, error) {
+	t.out, t.outN, t.outErr = b, 0, nil
+	err := t.raw.Write(t.write)
+	t.out = nil
+	if err == nil {
+		err = t.outErr
+	}
+	return t.outN, err
+}
+
+func (t *webSocket) writeOut(fd uintptr) bool {
+	t.outN, t.outErr = writeNow(fd, t.out)
+	return true // never wait
+}
+
+// flush writes the queue until it is empty. It gives up on a client that takes less than chunkSize bytes in
+// writeTimeout.
+func (t *webSocket) flush() {
+	for {
+		chunk, n := t.nextChunk()
+		if n == 0 {
+			return
+		}
+		if _, err := chunk.WriteTo(t.conn); err != nil {
+			if errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
+				t.options.Metrics.slow.Inc()
+			}
+			t.abort(err)
+			return
+		}
+		t.mu.Lock()
+		t.waiting -= n
+		t.mu.Unlock()
+	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// nextChunk takes up to chunkSize bytes from the queue. With none left the flusher ends: from then on senders write
+// again.
+func (t *webSocket) nextChunk() (net.Buffers, int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.queue) == 0 {
+		t.queue, t.flushing = nil, false
+		_ = t.conn.SetWriteDeadline(time.Time{}) // tryWrite would fail at a deadline that has passed
+		if t.state == closing {
+			t.finishLocked()
+		}
+		return nil, 0
+	}
+	timeout := writeTimeout
+	if t.state == closing {
+		timeout = closeTimeout
+	}
+	_ = t.conn.SetWriteDeadline(time.Now().Add(timeout))
+	var chunk net.Buffers
+	n := 0
+	for len(t.queue) > 0 && n < chunkSize {
+		b := t.queue[0]
+		if room := chunkSize - n; len(b) > room {
+			chunk, n = append(chunk, b[:room]), n+room
+			t.queue[0] = b[room:]
+			break
+		}
+		chunk, n = append(chunk, b), n+len(b)
+		t.queue[0] = nil
+		t.queue = t.queue[1:]
+	}
+	return chunk, n
+}

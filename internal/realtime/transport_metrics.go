@@ -1,0 +1,41 @@
+package realtime
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// transportMetrics counts what goes over the wire. The zero of a nil registerer counts, and is shown to nobody.
+type transportMetrics struct {
+	connections *prometheus.GaugeVec
+	frames      prometheus.Counter
+	bytes       prometheus.Counter
+	slow        prometheus.Counter
+}
+
+func newTransportMetrics(r prometheus.Registerer) *transportMetrics {
+	m := &transportMetrics{
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "roombell_realtime_connections",
+			Help: "Open Engine.IO connections by transport.",
+		}, []string{"transport"}),
+		frames: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "roombell_realtime_sent_frames_total",
+			Help: "Packets handed to clients' connections.",
+		}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "roombell_realtime_sent_bytes_total",
+			Help: "Bytes of these packets, WebSocket headers included.",
+		}),
+		slow: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "roombell_realtime_slow_clients_total",
+			Help: "Connections closed because their send queue was full or stuck.",
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.connections, m.frames, m.bytes, m.slow)
+	}
+	return m
+}
+
+func (m *transportMetrics) sent(frames, bytes int) {
+	m.frames.Add(float64(frames))
+	m.bytes.Add(float64(bytes))
+}
