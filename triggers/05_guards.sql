@@ -50,8 +50,7 @@ BEGIN
   PERFORM roombell.check_channel(NEW.organization_id, NEW.channel_id, 'chats.channel_id');
   PERFORM roombell.check_user(NEW.organization_id, NEW.assigned_user_id, 'chats.assigned_user_id');
   IF TG_OP = 'UPDATE' THEN
-    -- The projector's counters are no change of the chat itself.
-    IF NEW.updated_at = OLD.updated_at AND NEW.unread_count = OLD.unread_count AND NEW.last_message_at IS NOT DISTINCT FROM OLD.last_message_at THEN
+    IF NEW.updated_at = OLD.updated_at THEN
       NEW.updated_at := now();
     END IF;
     IF NEW.channel_id IS NOT DISTINCT FROM OLD.channel_id OR NEW.channel <> OLD.channel THEN
@@ -70,7 +69,10 @@ COMMENT ON FUNCTION roombell.guard_chat() IS 'Trigger: fills channel from the ac
 
 CREATE OR REPLACE TRIGGER roombell_insert_guard BEFORE INSERT ON chats FOR EACH ROW
   WHEN (NEW.channel_id IS NOT NULL OR NEW.assigned_user_id IS NOT NULL) EXECUTE FUNCTION roombell.guard_chat();
-CREATE OR REPLACE TRIGGER roombell_update_guard BEFORE UPDATE ON chats FOR EACH ROW
+-- All columns but the counters: who writes these alone, as the projector does, has nothing to be guarded.
+CREATE OR REPLACE TRIGGER roombell_update_guard
+  BEFORE UPDATE OF channel_id, channel, name, external_id, status, priority, assigned_user_id, restricted, ticket_number, tags, created_at
+  ON chats FOR EACH ROW
   WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION roombell.guard_chat();
 
 CREATE OR REPLACE FUNCTION roombell.guard_chat_member() RETURNS trigger

@@ -43,9 +43,12 @@ COMMENT ON FUNCTION roombell.chat_changes(public.chats, public.chats) IS 'What c
 
 CREATE OR REPLACE FUNCTION roombell.chat_update_json(n public.chats, changes text[]) RETURNS json
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (jsonb_build_object('id', ($1).id, 'changes', to_jsonb($2), 'changedByUserId', roombell.actor(), 'updatedAt', roombell.rfc3339(($1).updated_at))
+  -- The projector's changes are most of them.
+  SELECT CASE WHEN $2 = '{unreadCount,lastMessageAt}' THEN json_build_object('id', ($1).id, 'changes', to_json($2), 'unreadCount', ($1).unread_count,
+    'lastMessageAt', roombell.rfc3339(($1).last_message_at), 'changedByUserId', roombell.actor(), 'updatedAt', roombell.rfc3339(($1).updated_at))
+  ELSE (jsonb_build_object('id', ($1).id, 'changes', to_jsonb($2), 'changedByUserId', roombell.actor(), 'updatedAt', roombell.rfc3339(($1).updated_at))
       || (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(roombell.chat_json($1)::jsonb) WHERE key = ANY ($2))
-      || CASE WHEN roombell.chat_too_long($1) AND $2 && '{name,externalId,tags}' THEN '{"truncated": true}' ELSE '{}'::jsonb END)::json
+      || CASE WHEN roombell.chat_too_long($1) AND $2 && '{name,externalId,tags}' THEN '{"truncated": true}' ELSE '{}'::jsonb END)::json END
 $$;
 COMMENT ON FUNCTION roombell.chat_update_json(public.chats, text[]) IS 'Payload of chat:updated.';
 

@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// rest is the least time between two computations of one chat: four a second.
-	rest = 250 * time.Millisecond
+	// rest is the least time between two computations of one chat. The first write after it is computed at once; where they come without a
+	// pause, each computation costs the writers as much as a write, and the counters need be right only within a second.
+	rest = 750 * time.Millisecond
 
 	// touchedLimit bounds the memory that a bulk write, or a Postgres that is away, can make us hold.
 	touchedLimit = 100_000

@@ -83,6 +83,21 @@ func (s *Server) allChanged() {
 	}
 }
 
+// everybodyTime is what asking for the rights of all who are connected may take.
+const everybodyTime = 30 * time.Second
+
+// doubtEverybody has everybody's rights asked for again, with more time than a single change has: they may be thousands.
+func (s *Server) doubtEverybody() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.staleChecks(func(*check) bool { return true })
+	for _, p := range s.people {
+		d := s.doubt(p)
+		d.user = true
+		d.since = time.Now().Add(everybodyTime)
+	}
+}
+
 // chatDeleted takes sockets out of a chat: all of them, or those of the users who lost it.
 func (s *Server) chatDeleted(e *eventlog.Event) {
 	var said struct {

@@ -57,6 +57,19 @@ func TestDeletedUserIsDismissed(t *testing.T) {
 	w.waitClosed()
 }
 
+// A node that missed a part of the log missed changes of rights with it.
+func TestResetAsksForEverybody(t *testing.T) {
+	h := colleagues()
+	n := startNode(t, h, fast, quick)
+	w, other := join(t, n, "7/3"), join(t, n, "8/3")
+	h.change(func() { delete(h.users, 7) })
+	n.Reset("retention", eventlog.Cursor{})
+	w.wait("packet 1")
+	w.waitClosed()
+	other.wait("sync:reset")
+	other.silent("packet 1")
+}
+
 // The row was read before, the event came after: the socket that was being let in is found.
 func TestUserDisabledWhileJoining(t *testing.T) {
 	h := colleagues()

@@ -17,8 +17,11 @@ func (s *Server) Publish(b *eventlog.Batch) {
 	}
 }
 
-// Reset tells every client that events alone cannot tell it what it missed.
+// Reset tells every client that events alone cannot tell it what it missed. Changes of rights may be among what was
+// missed here, so all are asked for again.
 func (s *Server) Reset(reason string, at eventlog.Cursor) {
+	defer s.rescue("reset")
+	s.doubtEverybody()
 	s.adapter.deliverAll(encodeEvent("sync:reset", body(resetEvent{Reason: reason, Cursor: at.String()})))
 }
 

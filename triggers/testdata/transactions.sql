@@ -29,3 +29,10 @@ INSERT INTO messages (chat_id, content) VALUES (1, 'single')
 
 -- as superuser: two-phase; after a NOTIFY this would be refused
 SET roombell.two_phase = 'on'; INSERT INTO messages (chat_id, content) VALUES (1, 'prepared'); RESET roombell.two_phase
+
+-- thresholds for everybody, heard by sessions that are open
+UPDATE roombell_settings SET bulk_rows = 2, bulk_transaction_rows = 3
+
+INSERT INTO messages (chat_id, content) VALUES (1, 'a'), (1, 'b'), (2, 'c')
+
+BEGIN; INSERT INTO messages (chat_id, content) VALUES (1, 'a'), (1, 'b'); INSERT INTO messages (chat_id, content) VALUES (1, 'c'), (2, 'd'); COMMIT
