@@ -51,24 +51,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION roombell.message_update_json(public.messages, text[], text, bigint) IS 'Payload of message:updated.';
 
--- The hot path is that of one row: few statements, and few and short expressions, because each is prepared anew in every transaction.
+-- The hot path is that of one row in a transaction of its own: few statements, calls and expressions, because each is prepared anew in every
+-- transaction. It says in one expression what roombell.mode and roombell.wake say in full.
 CREATE OR REPLACE FUNCTION roombell.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-  n    bigint;
-  base bigint;
-  slot smallint;
-  mode text;
-  m    public.messages;
-  c    public.chats;
+  n       bigint;
+  base    bigint := roombell.base();
+  slot    smallint := roombell.slot();
+  mode    text := 'each';
+  ignored text;
+  m       public.messages;
+  c       public.chats;
 BEGIN
   SELECT count(*) INTO n FROM new_rows;
-  IF n = 0 THEN
+  IF n = 1 AND least(roombell.bulk_rows(), roombell.bulk_transaction_rows()) > 0 AND current_setting('synchronous_commit') <> 'off'
+     AND concat(current_setting('roombell.notify', true), current_setting('roombell.transaction_rows', true),
+                current_setting('roombell.bulk_rows', true), current_setting('roombell.bulk_transaction_rows', true)) = '' THEN
+    ignored := set_config('roombell.transaction_rows', '1', true);
+  ELSIF n = 0 THEN
     RETURN NULL;
+  ELSE
+    mode := roombell.mode(n);
   END IF;
-  base := roombell.base();
-  slot := roombell.slot();
-  mode := roombell.mode(n);
   IF mode = 'each' AND n = 1 THEN
     SELECT * INTO m FROM new_rows;
     SELECT * INTO c FROM public.chats WHERE id = m.chat_id;
@@ -95,7 +100,9 @@ BEGIN
       (SELECT array_agg(ROW(organization_id, chat_id, rows, 0, 0, 0, false, NULL)::roombell.chat_sum)
        FROM (SELECT organization_id, chat_id, count(*)::integer AS rows FROM new_rows GROUP BY 1, 2) g), true);
   END IF;
-  PERFORM roombell.wake();
+  IF current_setting('roombell.two_phase', true) > '' OR NOT pg_try_advisory_xact_lock_shared(7461, 0) THEN
+    PERFORM roombell.wake();
+  END IF;
   RETURN NULL;
 END $$;
 COMMENT ON FUNCTION roombell.messages_inserted() IS 'Trigger: message:new, or the sum of a bulk insert.';
