@@ -375,6 +375,10 @@ func (s *settings) dataDir() (string, error) {
 	return postgres.DataDir(os.Getenv("XDG_DATA_HOME"))
 }
 
+// postgresBinaries is the folder of initdb and postgres that dev is to use; empty: it looks for them. The variable is the one that .ci/setup
+// and the tests hear.
+func postgresBinaries() string { return os.Getenv("PG_BIN") }
+
 // retentionIsSet tells whether somebody chose the retention: migrate must not put the default over what another did.
 func (s *settings) retentionIsSet() bool {
 	_, set := os.LookupEnv("ROOMBELL_RETENTION")

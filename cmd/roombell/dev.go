@@ -65,7 +65,7 @@ func startPrivate(ctx context.Context, s *settings, dir string, log *slog.Logger
 	if s.DatabaseURL != "" {
 		return nil, nil
 	}
-	server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(dir, "postgres"), Logger: log})
+	server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(dir, "postgres"), Bin: postgresBinaries(), Logger: log})
 	if errors.Is(err, postgres.ErrInUse) {
 		return nil, fmt.Errorf("%w: another roombell dev is running there; --data-dir chooses another folder", err)
 	}
