@@ -22,7 +22,7 @@ func newTestAdapter() *adapter {
 }
 
 // An old tab closes while a new one opens: the library's adapter puts the new socket into a room that nobody finds any
-// more (servers/socket/v3 v3.0.5 adapter.go:108 against :135).
+// more (servers/socket/v3 v3.0.5 adapter.go:105-110 against :129-130).
 func TestJoinWhileTheLastLeaves(t *testing.T) {
 	t.Parallel()
 	a := newTestAdapter()
@@ -301,6 +301,22 @@ func TestHeldSocketIsCutWhenTooMuchWaits(t *testing.T) {
 	if s.adapter.release(sock.Id(), encodeEvent("connected", nil)) {
 		t.Error("a socket that was cut was released")
 	}
+}
+
+// A delivery that has found its sockets may come to one that has left in the meantime.
+func TestSocketThatHasLeftIsNotReached(t *testing.T) {
+	t.Parallel()
+	s := startRoomServer(t, 1<<20)
+	c, sock := s.join("org_1")
+	ev := encodeEvent("x", nil)
+	s.adapter.deliver([]socket.Room{"org_1"}, "", ev)
+	c.expect(`42["x"]`)
+	found := s.adapter.collect([]socket.Room{"org_1"}, nil)
+	sock.Disconnect(false) // the connection stays
+	if n := s.adapter.sendEvery(found, false, ev); len(found) != 1 || n != 0 {
+		t.Errorf("found %d sockets, reached %d", len(found), n)
+	}
+	c.expect("41")
 }
 
 func TestReleaseOfAnUnknownSocket(t *testing.T) {

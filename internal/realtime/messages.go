@@ -13,8 +13,8 @@ import (
 const firstRead = 4096
 
 // messages reads what a client sends over a WebSocket (RFC 6455, no extensions): whole messages, and control frames in
-// between. A connection that is idle costs the buffer below, and a shallow stack; the library's reader kept three
-// kilobytes more.
+// between. An idle connection costs the buffer below; gorilla's reader, which comes with a writer, kept three kilobytes
+// more.
 type messages struct {
 	conn  io.Reader
 	limit int // bytes of a message

@@ -69,29 +69,41 @@ func TestPollingIgnoresOtherMethods(t *testing.T) {
 }
 
 // A poll that its client gives up ends the session, and no later request finds it: the library's transport takes the next
-// poll (servers/engine/v3 v3.0.5 transports/polling.go:118).
+// poll (servers/engine/v3 v3.0.5 transports/polling.go:133).
 func TestPollGivenUpEndsTheSession(t *testing.T) {
 	t.Parallel()
 	s := startRoomServer(t, 1<<20)
-	p, sock := s.joinPolling("org_1")
-	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.address("polling", p.sid), nil)
+	for range 50 {
+		p, sock := s.joinPolling("org_1")
+		p.giveUp(sock)
+		p.expect(http.MethodGet, "", http.StatusBadRequest) // at once
+		<-s.gone
+
+		p, sock = s.joinPolling("org_1")
+		p.giveUp(sock)
+		<-s.gone // without another request
+	}
+}
+
+// giveUp polls, and hangs up when the poll waits.
+func (c *pollingClient) giveUp(sock *socket.Socket) {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.address("polling", c.sid), nil)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if resp, err := http.DefaultClient.Do(req); err == nil {
 			_ = resp.Body.Close()
-			t.Error("answered")
+			c.t.Error("answered")
 		}
 	}()
-	until(t, "the poll waits", func() bool { return polls(sock) })
+	until(c.t, "the poll waits", func() bool { return polls(sock) })
 	cancel()
 	<-done
-	p.expect(http.MethodGet, "", http.StatusBadRequest)
-	<-s.gone
 }
 
 // An orderly close waits for the poll that takes what is left and CLOSE; a close at once does not.

@@ -28,17 +28,18 @@ type roomServer struct {
 
 func startRoomServer(t testing.TB, sendQueue int) *roomServer {
 	t.Helper()
-	s := newRoomServer(t, sendQueue)
+	s := newRoomServer(t, transportOptions{SendQueue: sendQueue})
 	s.http.Start()
 	return s
 }
 
 // newRoomServer makes a server that the test has to start. It ends with the test.
-func newRoomServer(t testing.TB, sendQueue int) *roomServer {
+func newRoomServer(t testing.TB, wire transportOptions) *roomServer {
 	t.Helper()
+	wire.PingTimeout = 20 * time.Second
 	o := socket.DefaultServerOptions()
-	o.SetTransports(newTransports(transportOptions{SendQueue: sendQueue, PingTimeout: 20 * time.Second}))
-	o.SetAdapter(&adapterBuilder{sendQueue: sendQueue})
+	o.SetTransports(newTransports(wire))
+	o.SetAdapter(&adapterBuilder{sendQueue: wire.SendQueue})
 	o.SetPingInterval(25 * time.Second)
 	o.SetPingTimeout(20 * time.Second)
 	o.SetMaxHttpBufferSize(protocolMaxPayload)

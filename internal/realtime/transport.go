@@ -1,6 +1,8 @@
 package realtime
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -19,8 +21,8 @@ import (
 )
 
 const (
-	writeTimeout = 30 * time.Second // for a client to take the next chunkSize bytes
-	closeTimeout = 5 * time.Second  // for a client to take what waits when its connection is closed in order
+	writeTimeout = 30 * time.Second // transportOptions.writeTimeout
+	closeTimeout = 5 * time.Second  // transportOptions.closeTimeout
 	lingerTime   = 2 * time.Second  // for a client to close its side after we closed ours
 	chunkSize    = 64 << 10         // bytes of one write of the flusher
 )
@@ -34,7 +36,9 @@ type transportOptions struct {
 	PingTimeout time.Duration // the server's
 	Metrics     *transportMetrics
 
-	maxPacket int // bytes of a client's message; the engine's MaxHttpBufferSize
+	maxPacket    int           // bytes of a client's message; the engine's MaxHttpBufferSize
+	writeTimeout time.Duration // for a client to take the next chunkSize bytes, or the answer to a poll
+	closeTimeout time.Duration // for a client to take what waits when its connection is closed in order
 }
 
 // pingDelay is how long a PING is held back. The engine arms the timer that a PONG must stop only after it has handed
@@ -45,11 +49,13 @@ func (o *transportOptions) pingDelay() time.Duration {
 }
 
 // newTransports gives the transports for ServerOptions.SetTransports: long-polling and WebSocket, both ours. The server
-// must be mounted by mount, or nothing is ever read from a client.
+// must be mounted by mount, or nothing is ever read from a client, and must not offer compression.
 func newTransports(o transportOptions) *types.Set[transports.TransportCtor] {
 	if o.Metrics == nil {
 		o.Metrics = newTransportMetrics(nil)
 	}
+	o.writeTimeout = cmp.Or(o.writeTimeout, writeTimeout)
+	o.closeTimeout = cmp.Or(o.closeTimeout, closeTimeout)
 	return types.NewSet[transports.TransportCtor](&pollingBuilder{&o}, &webSocketBuilder{&o})
 }
 
@@ -137,6 +143,7 @@ type webSocket struct {
 	reader sync.Once            // starts it, or releases a connection that was never read
 	ended  atomic.Bool          // the engine knows that the connection is over
 	ws     *types.WebSocketConn // the library's; let go of at start
+	probed types.EventListener  // of an upgrade: the engine's listener for packets
 }
 
 type state uint8
@@ -174,7 +181,29 @@ func (t *webSocket) Construct(ctx *types.HttpContext) {
 func (*webSocket) Name() string          { return transports.WEBSOCKET }
 func (*webSocket) HandlesUpgrades() bool { return true }
 
-// Once starts an upgrade: the engine attaches the listener for "error" last (socket.go:437-439, MaybeUpgrade).
+// On notes the engine's listener for the packets of an upgrade, see giveUpUpgrade.
+func (t *webSocket) On(event types.EventName, listeners ...types.EventListener) error {
+	if t.upgrade && event == "packet" && len(listeners) > 0 {
+		t.probed = listeners[0]
+	}
+	return t.Transport.On(event, listeners...)
+}
+
+// giveUpUpgrade has the engine clean up again after an upgrade that came to nothing. When the session ends while the probe
+// is being answered, the engine's first clean-up may come before it starts the timer that hurries the upgrade, which then
+// ticks for ever (servers/engine/v3 v3.0.5 socket.go:339). Any packet but a probe or UPGRADE makes it clean up; the reading
+// goroutine, which brought the probe, is the only one to start that timer.
+func (t *webSocket) giveUpUpgrade() {
+	t.mu.Lock()
+	pending := t.upgrade
+	t.mu.Unlock()
+	if pending && t.probed != nil {
+		t.probed(&packet.Packet{Type: packet.NOOP, Data: types.NewStringBufferString("")})
+	}
+}
+
+// Once starts an upgrade: the engine attaches the listener for "error" last (servers/engine/v3 v3.0.5
+// socket.go:414, MaybeUpgrade).
 func (t *webSocket) Once(event types.EventName, listeners ...types.EventListener) error {
 	err := t.Transport.Once(event, listeners...)
 	if t.upgrade && event == "error" {
@@ -184,7 +213,7 @@ func (t *webSocket) Once(event types.EventName, listeners ...types.EventListener
 }
 
 // OnRequest refuses a long-polling request that the engine had let pass before the session was upgraded
-// (server.go:84, HandleRequest): nobody else would answer it.
+// (server.go:88, HandleRequest): nobody else would answer it.
 func (t *webSocket) OnRequest(ctx *types.HttpContext) {
 	if ctx.Websocket == nil {
 		refuse(ctx, http.StatusBadRequest)
@@ -249,6 +278,7 @@ func (t *webSocket) end() {
 		_, _ = io.Copy(io.Discard, t.conn)
 	}
 	t.release()
+	t.giveUpUpgrade()
 }
 
 // release gives up the connection and what waits for it.
@@ -294,10 +324,14 @@ func (t *webSocket) abort(err error) {
 	t.mu.Lock()
 	t.state, t.queue, t.parked = closed, nil, nil
 	t.mu.Unlock()
-	if tcp, ok := t.conn.(*net.TCPConn); ok {
+	conn := t.conn
+	if c, ok := conn.(*tls.Conn); ok {
+		conn = c.NetConn() // a farewell in TLS would wait for the client
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
-	_ = t.conn.Close()
+	_ = conn.Close()
 	t.report(err)
 	t.reader.Do(t.release)
 }
@@ -317,21 +351,24 @@ func (t *webSocket) DoClose(ended types.Callable) {
 // shut sends what waits and a close frame, and then closes our side.
 func (t *webSocket) shut(code int) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.state != open {
+		t.mu.Unlock()
 		return
 	}
 	t.state = closing
 	t.writeLocked(newFrame(websocket.CloseMessage, websocket.FormatCloseMessage(code, "")).ws)
-	t.finishLocked()
+	flushing := t.flushing
+	if flushing {
+		_ = t.conn.SetWriteDeadline(time.Now().Add(t.options.closeTimeout))
+	}
+	t.mu.Unlock()
+	if !flushing { // else it is the flusher's last act
+		t.closeWrite()
+	}
 }
 
-// finishLocked closes our side as soon as nothing waits.
-func (t *webSocket) finishLocked() {
-	if t.flushing {
-		_ = t.conn.SetWriteDeadline(time.Now().Add(closeTimeout))
-		return // the flusher calls again
-	}
+// closeWrite closes our side. mu is not held: TLS says farewell, and waits for the client to take it.
+func (t *webSocket) closeWrite() {
 	if c, ok := t.conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()
 	}
@@ -480,15 +517,18 @@ func (t *webSocket) writeOut(fd uintptr) bool {
 }
 
 // flush writes the queue until it is empty. It gives up on a client that takes less than chunkSize bytes in
-// writeTimeout.
+// options.writeTimeout.
 func (t *webSocket) flush() {
 	for {
-		chunk, n := t.nextChunk()
+		chunk, n, last := t.nextChunk()
+		if last {
+			t.closeWrite()
+		}
 		if n == 0 {
 			return
 		}
 		if _, err := chunk.WriteTo(t.conn); err != nil {
-			if errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
+			if isTimeout(err) {
 				t.options.Metrics.slow.Inc()
 			}
 			t.abort(err)
@@ -506,25 +546,20 @@ func isTimeout(err error) bool {
 }
 
 // nextChunk takes up to chunkSize bytes from the queue. With none left the flusher ends: from then on senders write
-// again.
-func (t *webSocket) nextChunk() (net.Buffers, int) {
+// again, but if the transport closes, those were the last.
+func (t *webSocket) nextChunk() (chunk net.Buffers, n int, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.queue) == 0 {
 		t.queue, t.flushing = nil, false
 		_ = t.conn.SetWriteDeadline(time.Time{}) // tryWrite would fail at a deadline that has passed
-		if t.state == closing {
-			t.finishLocked()
-		}
-		return nil, 0
+		return nil, 0, t.state == closing
 	}
-	timeout := writeTimeout
+	timeout := t.options.writeTimeout
 	if t.state == closing {
-		timeout = closeTimeout
+		timeout = t.options.closeTimeout
 	}
 	_ = t.conn.SetWriteDeadline(time.Now().Add(timeout))
-	var chunk net.Buffers
-	n := 0
 	for len(t.queue) > 0 && n < chunkSize {
 		b := t.queue[0]
 		if room := chunkSize - n; len(b) > room {
@@ -536,5 +571,5 @@ func (t *webSocket) nextChunk() (net.Buffers, int) {
 		t.queue[0] = nil
 		t.queue = t.queue[1:]
 	}
-	return chunk, n
+	return chunk, n, false
 }

@@ -52,7 +52,7 @@ func TestConnectRightBehindTheHandshakeIsHeard(t *testing.T) {
 	}
 }
 
-// What a slow reader did not take waits in order, and pongs take their turn between frames.
+// What a slow reader did not take waits in order, pongs take their turn between frames, and what was taken makes room.
 func TestSlowReaderGetsEverythingInOrder(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*httptest.Server){
@@ -60,30 +60,69 @@ func TestSlowReaderGetsEverythingInOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newRoomServer(t, 64<<20)
+			const rounds, n = 3, 200
+			pad := strings.Repeat("x", 50_000)
+			s := newRoomServer(t, transportOptions{SendQueue: (rounds - 1) * n * len(pad)})
 			start(s.http)
 			c, _ := s.join("org_1")
 			pongs := 0
 			c.SetPongHandler(func(string) error { pongs++; return nil })
-			const n = 400
-			pad := strings.Repeat("x", 50_000)
-			for i := range n {
-				s.adapter.deliver(toEverybody, "", encodeEvent("n", fmt.Appendf(nil, `{"i":%d,"pad":%q}`, i, pad)))
-				if i%40 == 0 {
-					_ = c.WriteControl(websocket.PingMessage, []byte("p"), time.Now().Add(time.Second))
+			for range rounds {
+				for i := range n {
+					s.adapter.deliver(toEverybody, "", encodeEvent("n", fmt.Appendf(nil, `{"i":%d,"pad":%q}`, i, pad)))
+					if i%40 == 0 {
+						_ = c.WriteControl(websocket.PingMessage, []byte("p"), time.Now().Add(time.Second))
+					}
 				}
-			}
-			for i := range n {
-				if got, want := c.next(), fmt.Sprintf(`42["n",{"i":%d,"pad":"x`, i); !strings.HasPrefix(got, want) {
-					t.Fatalf("got %.40q, want %q", got, want)
+				for i := range n {
+					if got, want := c.next(), fmt.Sprintf(`42["n",{"i":%d,"pad":"x`, i); !strings.HasPrefix(got, want) {
+						t.Fatalf("got %.40q, want %q", got, want)
+					}
 				}
 			}
 			c.write(`42["echo",1]`)
 			c.expect(`42["echo",1]`)
-			if pongs != n/40 {
-				t.Errorf("%d pongs, want %d", pongs, n/40)
+			if pongs != rounds*n/40 {
+				t.Errorf("%d pongs, want %d", pongs, rounds*n/40)
 			}
 		})
+	}
+}
+
+// A deadline of the flusher that has passed must not end a connection that has nothing to flush any more.
+func TestConnectionOutlivesTheDeadlineOfAWrite(t *testing.T) {
+	t.Parallel()
+	const deadline = 50 * time.Millisecond
+	s := newRoomServer(t, transportOptions{SendQueue: 64 << 20, writeTimeout: deadline})
+	s.http.Start()
+	c, sock := s.join("org_1")
+	ev := encodeEvent("x", []byte(`"`+strings.Repeat("x", 60_000)+`"`))
+	sent := 0
+	for ; waitingOf(sock) == 0; sent++ {
+		s.adapter.deliver(toEverybody, "", ev)
+	}
+	for range sent {
+		c.next()
+	}
+	until(t, "nothing waits", func() bool { return waitingOf(sock) == 0 })
+	passed := time.After(2 * deadline)
+	<-passed
+	s.adapter.deliver(toEverybody, "", encodeEvent("after", nil))
+	c.expect(`42["after"]`)
+}
+
+// A client that takes nothing for too long is cut, even if little waits.
+func TestClientThatIsStuckIsCut(t *testing.T) {
+	t.Parallel()
+	s := newRoomServer(t, transportOptions{SendQueue: 64 << 20, writeTimeout: 50 * time.Millisecond})
+	s.http.Start()
+	_, sock := s.join("org_1")
+	ev := encodeEvent("x", []byte(`"`+strings.Repeat("x", 60_000)+`"`))
+	for waitingOf(sock) == 0 {
+		s.adapter.deliver(toEverybody, "", ev)
+	}
+	if id := <-s.gone; id != sock.Id() {
+		t.Error("somebody else was cut")
 	}
 }
 
@@ -91,10 +130,15 @@ func TestSlowReaderGetsEverythingInOrder(t *testing.T) {
 func TestClientThatDoesNotReadIsCut(t *testing.T) {
 	t.Parallel()
 	const sendQueue = 256 << 10
-	for _, transport := range []string{"websocket", "polling"} {
+	for _, transport := range []string{"websocket", "websocket over TLS", "polling"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
-			s := startRoomServer(t, sendQueue)
+			s := newRoomServer(t, transportOptions{SendQueue: sendQueue})
+			if transport == "websocket over TLS" {
+				s.http.StartTLS()
+			} else {
+				s.http.Start()
+			}
 			var slow *socket.Socket
 			if transport == "polling" {
 				_, slow = s.joinPolling("org_1")
@@ -189,8 +233,10 @@ func TestPacketOverTheLimitClosesTheConnection(t *testing.T) {
 	if got := len(c.next()); got < protocolMaxPayload-20 {
 		t.Fatalf("the echo has %d bytes", got)
 	}
-	_ = c.WriteMessage(websocket.TextMessage, []byte(`42["echo","`+strings.Repeat("x", protocolMaxPayload)+`"]`))
-	_ = c.expectClosed()
+	_ = c.WriteMessage(websocket.TextMessage, []byte(`42["echo","`+strings.Repeat("x", 4*protocolMaxPayload)+`"]`))
+	if err := c.expectClosed(); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+		t.Errorf("closed with %v", err)
+	}
 	<-s.gone
 }
 
@@ -198,19 +244,20 @@ func TestPacketOverTheLimitClosesTheConnection(t *testing.T) {
 func TestPongThatComesAtOnceCounts(t *testing.T) {
 	t.Parallel()
 	o := config.DefaultServerOptions()
-	o.SetPingInterval(30 * time.Millisecond)
-	o.SetPingTimeout(400 * time.Millisecond)
-	o.SetTransports(newTransports(transportOptions{SendQueue: 1 << 20, PingTimeout: 400 * time.Millisecond}))
+	const interval, timeout = 600 * time.Millisecond, 500 * time.Millisecond // the next PING would hide a lost PONG
+	o.SetPingInterval(interval)
+	o.SetPingTimeout(timeout)
+	o.SetTransports(newTransports(transportOptions{SendQueue: 1 << 20, PingTimeout: timeout}))
 	e := engine.NewServer(o)
 	openOnConnection(e)
 	s := &roomServer{t: t, http: httptest.NewServer(slim(e))}
 	t.Cleanup(func() { e.Close(); s.http.Close() })
 	var all sync.WaitGroup
-	for range 20 {
+	for range 200 {
 		c := s.dial("")
 		all.Go(func() {
 			c.next() // OPEN
-			for range 20 {
+			for range 3 {
 				c.expect("2")
 				c.write("3")
 			}
@@ -262,7 +309,8 @@ func TestCloseSendsWhatWaits(t *testing.T) {
 // After a close the server does not wait for ever for a client that neither reads nor goes.
 func TestCloseGivesUpOnAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	s := startRoomServer(t, 64<<20)
+	s := newRoomServer(t, transportOptions{SendQueue: 64 << 20, closeTimeout: 100 * time.Millisecond})
+	s.http.Start()
 	_, sock := s.join("org_1")
 	ev := encodeEvent("x", []byte(`"`+strings.Repeat("x", 60_000)+`"`))
 	for waitingOf(sock) < 1<<20 {
@@ -346,13 +394,14 @@ func TestSlimLetsGoOfTheRequest(t *testing.T) {
 
 // Whatever strangers send over a WebSocket, the server answers or closes, and goes on serving.
 func FuzzWebSocketPackets(f *testing.F) {
-	f.Add([]byte("40"), true)
 	f.Add([]byte(`42["echo",{"__proto__":1},1e999]`), true)
 	f.Add([]byte(`451-["echo",{"_placeholder":true,"num":0}]`), true)
 	f.Add([]byte(`450-["echo",{"_placeholder":true,"num":-1}]`), true)
 	f.Add([]byte(`459-["echo",{"_placeholder":true,"num":1e400}]`), true)
 	f.Add([]byte("b!!!!"), true)
 	f.Add([]byte("2probe"), true)
+	f.Add([]byte("40"), true)
+	f.Add([]byte("41"), true)
 	f.Add([]byte("6"), true)
 	f.Add([]byte{0xff, 0, 0x1e}, true)
 	f.Add([]byte{1, 2, 3}, false)
@@ -365,36 +414,39 @@ func FuzzWebSocketPackets(f *testing.F) {
 		if text {
 			kind = websocket.TextMessage
 		}
-		c := s.dial("")
-		defer c.Close()
-		c.next()
-		c.write("40")
-		c.next()
-		sock := s.socket()
+		for len(s.sockets) > 0 { // of a CONNECT in the packets before
+			<-s.sockets
+		}
+		c, sock := s.open()
 		if err := c.WriteMessage(kind, data); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.WriteMessage(websocket.TextMessage, []byte(`42["echo","alive"]`))
-		answeredOrClosed(t, c)
+		c.expectPongOrClose()
 		_ = c.Close()
-		if id := <-s.gone; id != sock.Id() {
-			t.Fatal("another socket has gone")
+		for <-s.gone != sock.Id() { // the library may tell twice of the one before
 		}
 	})
 }
 
-func answeredOrClosed(t *testing.T, c *rawClient) {
-	t.Helper()
+// expectPongOrClose reads until the server has read everything that was sent, or closed the connection.
+func (c *rawClient) expectPongOrClose() {
+	c.t.Helper()
+	pong := errors.New("pong")
+	c.SetPongHandler(func(string) error { return pong })
+	_ = c.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second))
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	for {
 		kind, p, err := c.ReadMessage()
 		switch {
-		case err != nil && isTimeout(err):
-			t.Fatal("neither answered nor closed")
-		case err != nil, string(p) == `42["echo","alive"]`:
+		case errors.Is(err, pong):
+			return
+		case err != nil:
+			if isTimeout(err) {
+				c.t.Fatal("neither read nor closed")
+			}
 			return
 		case kind == websocket.TextMessage && bytes.HasPrefix(p, []byte("42")) && !json.Valid(p[2:]):
-			t.Fatalf("the server sent %q", p)
+			c.t.Fatalf("the server sent %q", p)
 		}
 	}
 }
