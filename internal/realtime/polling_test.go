@@ -190,6 +190,20 @@ func TestUpgradeThatIsGivenUpLeavesTheSession(t *testing.T) {
 	}
 }
 
+// The engine left a timer ticking for ever when a session ended while the probe of its upgrade was answered: TestMain finds what is left.
+func TestSessionThatEndsInItsUpgradeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := startRoomServer(t, 1<<20)
+	var ended sync.WaitGroup
+	for range 300 {
+		p, sock := s.joinPolling("org_1")
+		c := s.dial(p.sid)
+		ended.Go(func() { c.write("2probe") })
+		ended.Go(func() { sock.Conn().Close(true) })
+	}
+	ended.Wait()
+}
+
 // Whatever strangers post, the server answers it, and goes on serving.
 func FuzzPollingPayload(f *testing.F) {
 	f.Add([]byte("40"))
