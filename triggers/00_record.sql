@@ -189,21 +189,24 @@ BEGIN
   ELSIF mode = 'off' THEN
     INSERT INTO public.event_log (id, slot, organization_id, chat_id, kind, named)
     SELECT base + nextval('public.event_log_seq'), slot, organization_id, chat_id, 'touch', chat_id
-    FROM (SELECT DISTINCT organization_id, chat_id FROM unnest(sums) ORDER BY 2 OFFSET 0) s
-    WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = s.chat_id);
+    FROM (SELECT DISTINCT u.organization_id, u.chat_id FROM unnest(sums) u
+          WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = u.chat_id)
+          ORDER BY 2 OFFSET 0) s;
   ELSIF mode = 'once' THEN
     INSERT INTO public.event_log (id, slot, organization_id, chat_id, named, audience, kind, event, payload, touched)
     SELECT base + nextval('public.event_log_seq'), slot, s.organization_id, s.chat_id, s.chat_id, s.audience, 'event', 'chats:updated',
            json_build_object('reason', 'bulk', 'count', s.new + s.updated + s.deleted + s.read, 'chats', json_build_array(json_build_object(
              'id', s.chat_id, 'new', s.new, 'updated', s.updated, 'deleted', s.deleted, 'read', s.read)), 'truncated', false, 'atLeast', true),
            CASE WHEN counters THEN ARRAY[s.chat_id] END
-    FROM (SELECT u.organization_id, u.chat_id, u.new, u.updated, u.deleted, u.read,
-                 CASE WHEN u.addressed THEN u.audience WHEN c.restricted THEN roombell.audience(c.id, c.organization_id, c.assigned_user_id) END AS audience
-          FROM unnest(sums) u
-          LEFT JOIN LATERAL (SELECT id, organization_id, restricted, assigned_user_id FROM public.chats WHERE id = u.chat_id OFFSET 0) c ON true
-          WHERE u.addressed OR c.id IS NOT NULL ORDER BY u.chat_id OFFSET 0) s
-    WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = s.chat_id
-                      AND l.event = 'chats:updated' AND l.audience IS NOT DISTINCT FROM s.audience);
+    FROM (SELECT * FROM (
+            SELECT u.organization_id, u.chat_id, u.new, u.updated, u.deleted, u.read,
+                   CASE WHEN u.addressed THEN u.audience WHEN c.restricted THEN roombell.audience(c.id, c.organization_id, c.assigned_user_id) END AS audience
+            FROM unnest(sums) u
+            LEFT JOIN LATERAL (SELECT id, organization_id, restricted, assigned_user_id FROM public.chats WHERE id = u.chat_id OFFSET 0) c ON true
+            WHERE u.addressed OR c.id IS NOT NULL OFFSET 0) a
+          WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = a.chat_id
+                            AND l.event = 'chats:updated' AND l.audience IS NOT DISTINCT FROM a.audience)
+          ORDER BY a.chat_id OFFSET 0) s;
   ELSE
     INSERT INTO public.event_log (id, slot, organization_id, audience, kind, event, payload, touched)
     SELECT base + nextval('public.event_log_seq'), slot, g.organization_id, g.audience, 'event', 'chats:updated',

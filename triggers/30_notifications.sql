@@ -17,9 +17,10 @@ RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET ena
   INSERT INTO public.event_log (id, slot, organization_id, user_id, named, kind, event, payload)
   SELECT $1 + nextval('public.event_log_seq'), $2, u.organization_id, u.user_id, CASE WHEN $3 = 'once' THEN -u.user_id END, 'event', 'notifications:updated',
          CASE WHEN $3 = 'once' THEN json_build_object('count', u.n, 'atLeast', true) ELSE json_build_object('count', u.n) END
-  FROM (SELECT organization_id, user_id, count(*) AS n FROM unnest($4, $5) r(organization_id, user_id) GROUP BY 1, 2 ORDER BY 2 OFFSET 0) u
-  WHERE $3 <> 'off' AND ($3 <> 'once' OR NOT EXISTS (
-    SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = -u.user_id))
+  FROM (SELECT * FROM (SELECT organization_id, user_id, count(*) AS n FROM unnest($4, $5) r(organization_id, user_id) GROUP BY 1, 2 OFFSET 0) g
+        WHERE $3 <> 'off' AND ($3 <> 'once' OR NOT EXISTS (
+          SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = -g.user_id))
+        ORDER BY g.user_id OFFSET 0) u
 $$;
 COMMENT ON FUNCTION roombell.record_notification_sums(bigint, smallint, text, bigint[], bigint[]) IS 'Records the sums of a bulk write of notifications.';
 
