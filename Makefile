@@ -18,18 +18,18 @@ run: build ## everything on this machine: a private Postgres, demo data, the ser
 	@exec bin/roombell dev --traffic 2
 
 test: ## all tests, with a real Postgres and the real socket.io-client
-	@.ci/setup go postgres wire
+	@.ci/setup go cc postgres psql wire
 	go test ./...
 
 check: ## what CI runs: the tests, the race detector, the linters, and that generated files are up to date
 	@.ci/run
 
 race: ## the packages with goroutines under the race detector, without the minute of stress
-	@.ci/setup go postgres wire
+	@.ci/setup go cc postgres wire
 	go test -race -short $(CONCURRENT)
 
 bench: build ## Roombell beside a floor and beside bare tables, in one table; BENCH="--only … --json" is passed on
-	@.ci/setup postgres
+	@.ci/setup cc postgres
 	go build -o bin/bench ./internal/bench/cmd
 	@exec bin/bench --roombell bin/roombell $(BENCH)
 
