@@ -33,10 +33,10 @@ bench: build ## Roombell beside a floor and beside bare tables, in one table; BE
 	go build -o bin/bench ./internal/bench/cmd
 	@exec bin/bench --roombell bin/roombell $(BENCH)
 
-stress: ## writers, kills and crashes against several tails; STRESS="--time 10m" is passed on
+stress: ## writers, kills and crashes against several tails for a minute; DURATION=30m, BREAK=hi|snapshot|ring, or STRESS="--seed 7 …"
 	@.ci/setup go postgres
 	go build -o bin/stress ./internal/eventlog/stress
-	@exec bin/stress $(STRESS)
+	@exec bin/stress $(if $(DURATION),--time $(DURATION)) $(STRESS)
 
 build: ## bin/roombell
 	@.ci/setup go
