@@ -25,9 +25,16 @@ const (
 	applicationName = "roombell"
 )
 
+// Option changes a pool before it is made.
+type Option func(*pgxpool.Config)
+
+// ThroughProxy is for a pool behind a proxy that gives each transaction another connection (PgBouncer's transaction pooling): statements are
+// not prepared by name, because the next transaction's connection would not know them.
+func ThroughProxy(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec }
+
 // Open returns a pool for a postgres:// URL or a keyword string. It does not connect: a server that is away shows at the first query.
 // Several hosts and target_session_attrs work as in libpq, and pool_max_conns and its sisters as in pgxpool. The caller closes the pool.
-func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
+func Open(ctx context.Context, url string, options ...Option) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("database address: %w", err)
@@ -40,6 +47,9 @@ func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	cfg.MaxConnIdleTime = idleLife
 	cfg.MaxConnLifetime = connectionLife
 	cfg.MaxConnLifetimeJitter = connectionLife / 10
+	for _, option := range options {
+		option(cfg)
+	}
 
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

@@ -184,3 +184,26 @@ func TestErrors(t *testing.T) {
 		t.Errorf("our own cancellation is seen as an outage: %v", err)
 	}
 }
+
+// Behind PgBouncer's transaction pooling the next transaction's connection does not know what this one prepared.
+func TestThroughProxyPreparesNothing(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t)
+	for _, test := range []struct {
+		name     string
+		options  []db.Option
+		prepares bool
+	}{{"direct", nil, true}, {"through a proxy", []db.Option{db.ThroughProxy}, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			pool, err := db.Open(t.Context(), d.URL+"&pool_max_conns=1", test.options...)
+			check(t, err)
+			defer pool.Close()
+			q := db.New(pool)
+			_, err = q.ListChatIDs(t.Context(), []int64{1, 2})
+			check(t, err)
+			if n := number(t, pool, "SELECT count(*) FROM pg_prepared_statements"); n > 0 != test.prepares {
+				t.Errorf("%d prepared statements", n)
+			}
+		})
+	}
+}

@@ -239,6 +239,8 @@ func TestApplyTriggersWaitsForALongTransaction(t *testing.T) {
 			defer tx.Rollback(context.WithoutCancel(t.Context()))
 			exec(t, tx, "LOCK TABLE messages IN "+mode+" MODE")
 
+			// Watched from the beginning: on a slow machine all long tries are over before the short ones were seen.
+			long := watchLongWaits(t, d.Pool)
 			applied := make(chan error, 1)
 			go func() {
 				applied <- db.ApplyTriggers(t.Context(), d.URL, nil, withDefinitions(t, "new"), triggers.Version()+1)
@@ -251,10 +253,7 @@ func TestApplyTriggersWaitsForALongTransaction(t *testing.T) {
 			}
 			if mode == "SHARE UPDATE EXCLUSIVE" {
 				// deadlock_timeout is 1 s: an autovacuum would be canceled by a try that is longer.
-				eventually(t, "a try that sends an autovacuum away", func() bool {
-					return number(t, d.Pool, `SELECT count(*) FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted
-						AND waitstart < clock_timestamp() - interval '1 s'`) > 0
-				})
+				eventually(t, "a try that sends an autovacuum away", long.Load)
 			}
 			check(t, tx.Commit(t.Context()))
 			check(t, <-applied)
@@ -263,6 +262,24 @@ func TestApplyTriggersWaitsForALongTransaction(t *testing.T) {
 			}
 		})
 	}
+}
+
+// watchLongWaits notes whether anybody ever waited for the lock of messages for more than a second.
+func watchLongWaits(t *testing.T, pool *pgxpool.Pool) *atomic.Bool {
+	t.Helper()
+	var long atomic.Bool
+	ctx, stop := context.WithCancel(t.Context())
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for !long.Load() && ctx.Err() == nil {
+			var n int
+			err := pool.QueryRow(ctx, `SELECT count(*) FROM (SELECT pg_sleep(0.02)) nap, pg_locks
+				WHERE relation = 'messages'::regclass AND NOT granted AND waitstart < clock_timestamp() - interval '1 s'`).Scan(&n)
+			long.Store(err == nil && n > 0)
+		}
+	})
+	t.Cleanup(func() { stop(); watcher.Wait() })
+	return &long
 }
 
 func waitingForMessages(t *testing.T, pool *pgxpool.Pool) bool {

@@ -24,7 +24,7 @@ func (p *program) withPool(ctx context.Context, f func(pool *pgxpool.Pool) error
 	if err := p.settings.needDatabase(); err != nil {
 		return err
 	}
-	pool, err := db.Open(ctx, string(p.settings.DatabaseURL))
+	pool, err := p.settings.openPool(ctx)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ import (
 // is marked `later` belongs to a part that this version does not have: setting it is refused, not ignored.
 type settings struct {
 	DatabaseURL       secret `kong:"-" secret:"DATABASE_URL" shown:"none (dev starts its own)" help:"PostgreSQL 15 or newer; several hosts allowed (host1,host2 with target_session_attrs=read-write)"`
-	ListenDatabaseURL secret `kong:"-" secret:"ROOMBELL_LISTEN_DATABASE_URL" shown:"= DATABASE_URL" help:"a direct connection for LISTEN when the main one goes through a transaction-pooling proxy"`
+	ListenDatabaseURL secret `kong:"-" secret:"ROOMBELL_LISTEN_DATABASE_URL" shown:"= DATABASE_URL" help:"a direct connection, for LISTEN and migrations, when the main one goes through a transaction-pooling proxy; the main one then prepares no statements"`
 
 	Addr      string `env:"ROOMBELL_ADDR" placeholder:"HOST:PORT" shown:":3000, dev 127.0.0.1:3000" help:"address of Socket.IO and the health paths"`
 	AdminAddr string `env:"ROOMBELL_ADMIN_ADDR" placeholder:"HOST:PORT" shown:"127.0.0.1:3001" help:"address of /metrics, /debug/pprof and the health paths"`
@@ -347,7 +347,7 @@ func (s settings) over(environment settings) (*settings, error) {
 	return &s, nil
 }
 
-// listenURL is the address of the tail's own connection.
+// listenURL is the address of connections whose session matters: the tail's own, and that of migrations, which hold a lock.
 func (s *settings) listenURL() string {
 	if s.ListenDatabaseURL != "" {
 		return string(s.ListenDatabaseURL)

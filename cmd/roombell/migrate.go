@@ -28,7 +28,7 @@ func (migrateUpCmd) Run(ctx context.Context, p *program) error {
 	if err := migrate(ctx, &p.settings, p.logger()); err != nil {
 		return err
 	}
-	v, err := db.Status(ctx, string(p.settings.DatabaseURL))
+	v, err := db.Status(ctx, p.settings.listenURL())
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func migrate(ctx context.Context, s *settings, log *slog.Logger) error {
 	if s.retentionIsSet() {
 		set = append(set, db.WithRetention(s.Retention))
 	}
-	return db.Migrate(ctx, string(s.DatabaseURL), log, set...)
+	return db.Migrate(ctx, s.listenURL(), log, set...)
 }
 
 type migrateStatusCmd struct{}
@@ -51,7 +51,7 @@ func (migrateStatusCmd) Run(ctx context.Context, p *program) error {
 	if err := p.settings.needDatabase(); err != nil {
 		return err
 	}
-	v, err := db.Status(ctx, string(p.settings.DatabaseURL))
+	v, err := db.Status(ctx, p.settings.listenURL())
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, p *program) error {
 			return errors.New("nothing was changed")
 		}
 	}
-	if err := db.Down(ctx, string(p.settings.DatabaseURL), p.logger()); err != nil {
+	if err := db.Down(ctx, p.settings.listenURL(), p.logger()); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(p.stdout, "taken back: run migrate up to record events again")

@@ -84,6 +84,14 @@ type service struct {
 	health    *health
 }
 
+// openPool is the way of all queries; through a proxy, when there is a direct address beside it.
+func (s *settings) openPool(ctx context.Context) (*pgxpool.Pool, error) {
+	if s.ListenDatabaseURL != "" {
+		return db.Open(ctx, string(s.DatabaseURL), db.ThroughProxy)
+	}
+	return db.Open(ctx, string(s.DatabaseURL))
+}
+
 // newService makes the parts: the tail reads the log and publishes to the projector, which keeps the counters of chats,
 // and to the Socket.IO server. It does not wait for the database.
 func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service, err error) {
@@ -107,7 +115,7 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 	if err != nil {
 		return nil, fmt.Errorf("database address for LISTEN: %w", err)
 	}
-	if v.pool, err = db.Open(ctx, string(s.DatabaseURL)); err != nil {
+	if v.pool, err = s.openPool(ctx); err != nil {
 		return nil, err
 	}
 	v.projector = inbox.NewProjector(inbox.ProjectorOptions{

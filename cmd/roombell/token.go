@@ -26,7 +26,7 @@ func (c *tokenCmd) Run(ctx context.Context, p *program) error {
 	if err := p.settings.needDatabase(); err != nil {
 		return err
 	}
-	pool, err := db.Open(ctx, string(p.settings.DatabaseURL))
+	pool, err := p.settings.openPool(ctx)
 	if err != nil {
 		return err
 	}
