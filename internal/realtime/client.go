@@ -35,6 +35,7 @@ type client struct {
 	person  *person   // while joining or live
 	expires time.Time // the token, as it says
 	ends    time.Time // when its socket is closed
+	warned  bool      // auth:expiring is out
 	away    bool
 
 	chats  map[int64]struct{} // subscribed; nil until the first

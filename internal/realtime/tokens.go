@@ -24,7 +24,7 @@ func (s *Server) keepToken(c *client, expires time.Time) {
 		remaining += leeway
 	}
 	// Of the monotonic clock from here on, as every other alarm: a step of the wall clock ends no sockets.
-	c.expires, c.ends = expires, now.Add(remaining)
+	c.expires, c.ends, c.warned = expires, now.Add(remaining), false
 	s.alarms.set(&c.alarm, c.ends.Add(-s.o.timing.warning), func() { s.watchToken(c) })
 }
 
@@ -40,6 +40,10 @@ func (s *Server) watchToken(c *client) {
 	ended := !now.Before(c.ends)
 	if !ended {
 		s.alarms.set(&c.alarm, c.ends, func() { s.watchToken(c) })
+	}
+	// On a node that lags the end may have come before the warning; the client is told all the same.
+	if !c.warned {
+		c.warned = true
 		s.post(c.room(), "", "auth:expiring", expiringEvent{timestamp(c.expires)})
 	}
 	s.mu.Unlock()
