@@ -58,6 +58,41 @@ func (q *Queries) ListChatIDs(ctx context.Context, ids []int64) ([]int64, error)
 	return items, nil
 }
 
+const listChatRights = `-- name: ListChatRights :many
+SELECT c.id, c.restricted, ARRAY(
+  SELECT m.user_id FROM chat_members m WHERE m.chat_id = c.id AND c.restricted
+  UNION SELECT c.assigned_user_id WHERE c.assigned_user_id IS NOT NULL AND c.restricted
+)::bigint[] AS users
+FROM chats c WHERE c.id = ANY($1::bigint[])
+`
+
+type ListChatRightsRow struct {
+	ID         int64
+	Restricted bool
+	Users      []int64
+}
+
+// Of the given chats those that exist: whether a chat is restricted, and who sees it then beside the organization's admins.
+func (q *Queries) ListChatRights(ctx context.Context, chatIds []int64) ([]ListChatRightsRow, error) {
+	rows, err := q.db.Query(ctx, listChatRights, chatIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListChatRightsRow
+	for rows.Next() {
+		var i ListChatRightsRow
+		if err := rows.Scan(&i.ID, &i.Restricted, &i.Users); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listSeenChats = `-- name: ListSeenChats :many
 SELECT c.id FROM chats c JOIN users u ON u.organization_id = c.organization_id
 WHERE c.id = ANY($1::bigint[]) AND u.id = $2 AND u.active

@@ -92,6 +92,45 @@ func (q *Queries) GetUserByEmail(ctx context.Context, email string) (GetUserByEm
 	return i, err
 }
 
+const listUsers = `-- name: ListUsers :many
+SELECT id, organization_id, email, role, active FROM users WHERE id = ANY($1::bigint[])
+`
+
+type ListUsersRow struct {
+	ID             int64
+	OrganizationID int64
+	Email          string
+	Role           string
+	Active         bool
+}
+
+// Those of the given users that exist, active or not.
+func (q *Queries) ListUsers(ctx context.Context, ids []int64) ([]ListUsersRow, error) {
+	rows, err := q.db.Query(ctx, listUsers, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListUsersRow
+	for rows.Next() {
+		var i ListUsersRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrganizationID,
+			&i.Email,
+			&i.Role,
+			&i.Active,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const setPassword = `-- name: SetPassword :execrows
 UPDATE users SET password_hash = $1 WHERE id = $2
 `

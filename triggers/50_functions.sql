@@ -38,6 +38,8 @@ BEGIN
   IF organization IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'foreign_key_violation', MESSAGE = format('notify_user: there is no user %s', coalesce($1::text, 'null'));
   END IF;
+  -- The transaction's id before the event's: a replay rests on it (internal/eventlog/missed.go). Row triggers have it already.
+  PERFORM pg_current_xact_id();
   s := roombell.begin_statement(0);
   INSERT INTO public.event_log (id, slot, organization_id, user_id, kind, event, payload)
   VALUES (s.base + nextval('public.event_log_seq'), s.slot, organization, $1, 'custom', $2, payload::json);
@@ -55,6 +57,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'foreign_key_violation',
       MESSAGE = format('broadcast_to_organization: there is no organization %s', coalesce($1::text, 'null'));
   END IF;
+  PERFORM pg_current_xact_id();
   s := roombell.begin_statement(0);
   INSERT INTO public.event_log (id, slot, organization_id, kind, event, payload)
   VALUES (s.base + nextval('public.event_log_seq'), s.slot, $1, 'custom', $2, payload::json);

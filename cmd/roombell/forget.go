@@ -81,5 +81,11 @@ func (e erasure) forget(ctx context.Context, tx pgx.Tx, id int64) (rows, events 
 	if err != nil {
 		return 0, 0, fmt.Errorf("blank the event log: %w", err)
 	}
+	// The nodes keep the latest events in memory for clients that come back.
+	_, err = tx.Exec(ctx, `WITH told AS (INSERT INTO event_log (id, slot, kind)
+		VALUES (roombell.base() + nextval('event_log_seq'), roombell.slot(), 'forget') RETURNING id) SELECT roombell.wake() FROM told`)
+	if err != nil {
+		return 0, 0, fmt.Errorf("have the nodes forget it: %w", err)
+	}
 	return deleted.RowsAffected(), blanked.RowsAffected(), nil
 }

@@ -79,6 +79,7 @@ type service struct {
 	pool      *pgxpool.Pool
 	verifier  *auth.Verifier
 	tail      *eventlog.Tail
+	history   *eventlog.History
 	projector *inbox.Projector
 	realtime  *realtime.Server
 	health    *health
@@ -92,8 +93,8 @@ func (s *settings) openPool(ctx context.Context) (*pgxpool.Pool, error) {
 	return db.Open(ctx, string(s.DatabaseURL))
 }
 
-// newService makes the parts: the tail reads the log and publishes to the projector, which keeps the counters of chats,
-// and to the Socket.IO server. It does not wait for the database.
+// newService makes the parts: the tail reads the log and publishes to the history, which remembers the latest for clients
+// that come back, to the projector, which keeps the counters of chats, and to the Socket.IO server. It does not wait for the database.
 func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service, err error) {
 	v = &service{settings: s, log: log, registry: prometheus.NewRegistry()}
 	v.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -121,20 +122,25 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 	v.projector = inbox.NewProjector(inbox.ProjectorOptions{
 		Pool: v.pool, Ringer: func() bool { return v.tail.Status().Ringer }, Logger: log, Registerer: v.registry,
 	})
+	if v.history, err = eventlog.NewHistory(ctx, eventlog.HistoryOptions{ConnConfig: listen, Logger: log, Registerer: v.registry}); err != nil {
+		v.pool.Close()
+		return nil, err
+	}
 	v.realtime, err = realtime.New(realtime.Options{
-		Tail: attacher{v}, Tokens: v.verifier, Access: access{inbox.NewAccess(v.pool)},
+		Tail: attacher{v}, Tokens: v.verifier, Access: access{inbox.NewAccess(v.pool)}, History: v.history, ResumeLimit: s.ResumeLimit,
 		Origins: s.CORSOrigins, RateEvents: s.RateEvents, RateBurst: s.RateBurst, SendQueue: int(s.SendQueue),
 		MaxSocketsPerUser: s.MaxSocketsPerUser, MaxSocketsPerAddress: s.MaxSocketsPerAddress,
 		TrustedProxies: prefixes(s.TrustedProxies), Drain: s.Drain, Logger: log, Registerer: v.registry,
 	})
 	if err != nil {
+		v.history.Close()
 		v.pool.Close()
 		return nil, err
 	}
 	host, _ := os.Hostname()
 	v.tail = eventlog.New(eventlog.Options{
 		ConnConfig: listen, Logger: log, Registerer: v.registry, Node: fmt.Sprintf("%s/%d", host, os.Getpid()),
-	}, v.projector, v.realtime)
+	}, v.history, v.projector, v.realtime)
 	v.health = newHealth(v.pool, v.tail, log)
 	return v, nil
 }
@@ -147,9 +153,22 @@ func (a attacher) Attach(f func(eventlog.Cursor, error)) { a.v.tail.Attach(f) }
 // access gives the answers of inbox in the words of realtime.
 type access struct{ *inbox.Access }
 
-func (a access) User(ctx context.Context, userID int64) (realtime.User, error) {
-	u, err := a.Access.User(ctx, userID)
-	return realtime.User(u), translate(err)
+func (a access) Users(ctx context.Context, ids []int64) ([]realtime.User, error) {
+	found, err := a.Access.Users(ctx, ids)
+	users := make([]realtime.User, len(found))
+	for i, u := range found {
+		users[i] = realtime.User(u)
+	}
+	return users, err
+}
+
+func (a access) Rights(ctx context.Context, chatIDs []int64) ([]realtime.ChatRights, error) {
+	found, err := a.Access.Rights(ctx, chatIDs)
+	rights := make([]realtime.ChatRights, len(found))
+	for i, r := range found {
+		rights[i] = realtime.ChatRights(r)
+	}
+	return rights, err
 }
 
 func (a access) Chat(ctx context.Context, userID, organizationID, chatID int64) error {
@@ -170,6 +189,7 @@ const stopTime = 28 * time.Second
 // go, then the tail and what hangs on it, with the parts that the caller adds, the admin address, the pool.
 func (v *service) run(ctx context.Context, public, admin net.Listener, more ...part) error {
 	defer v.pool.Close()
+	defer v.history.Close()
 	asked := ctx
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

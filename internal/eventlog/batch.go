@@ -5,33 +5,22 @@ import (
 	"encoding/binary"
 )
 
-// Batch is what one read found: events in ascending order of ids, and the way from one position to the next. It is never empty, and it
-// is safe for concurrent use as long as nobody changes it.
+// Batch is a part of the log in ascending order of ids, with the positions after each event. It is never empty, and it is safe for
+// concurrent use as long as nobody changes it.
 type Batch struct {
 	Events []Event
 
-	prev, end Cursor
-	late      int    // Events[:late] have ids below what was delivered before: their transactions ended late
-	head      []byte // of the cursors after the late ones
-	lateHead  []byte // of the cursors after late events, up to their own id; nil where they differ in more than that
+	way  way
+	open bool // of a replay: the last event is not the end of the way
 }
 
 // newBatch makes the batch that leads from prev to end. Events are in ascending order of ids and exactly what end has seen and prev has not.
 func newBatch(prev, end Cursor, events []Event) *Batch {
-	b := &Batch{Events: events, prev: prev, end: end, head: end.appendHead(nil)}
-	for b.late < len(events) && events[b.late].ID <= prev.hi {
-		b.late++
-	}
-	if b.late > 0 && len(prev.late) == 0 {
-		h := b.position(prev).appendHead(nil)
-		h = binary.AppendUvarint(appendID(h, prev.hi), 1)
-		b.lateHead = appendSnapshot(h, end.snapshot)
-	}
-	return b
+	return &Batch{Events: events, way: newWay(prev, end, len(events) > 0 && events[0].ID <= prev.hi)}
 }
 
 // End returns the position after the whole batch.
-func (b *Batch) End() Cursor { return b.end }
+func (b *Batch) End() Cursor { return b.way.to }
 
 // Cursor returns the position after event i in its text form: who has heard the batch up to and including that event, and comes back with
 // it, misses nothing and hears nothing twice. It is made on each call.
@@ -47,48 +36,78 @@ func (b *Batch) AppendCursor(text []byte, i int) []byte {
 }
 
 func (b *Batch) appendCursor(raw []byte, i int) []byte {
-	switch {
-	case b.head == nil: // not made by the tail
-		return b.at(i).appendTail(b.at(i).appendHead(raw), b.at(i).hi)
-	case i == len(b.Events)-1:
-		return append(appendID(append(raw, b.head...), b.end.hi), 0)
-	case i >= b.late:
-		return append(appendID(append(raw, b.head...), b.Events[i].ID), 0)
-	case b.lateHead != nil:
-		return appendID(append(raw, b.lateHead...), b.Events[i].ID)
+	if i == len(b.Events)-1 && !b.open {
+		return b.way.to.appendTail(append(raw, b.way.head...), b.way.to.hi)
 	}
-	c := b.at(i)
-	return c.appendTail(c.appendHead(raw), c.hi)
+	return b.way.append(raw, b.Events[i].ID)
 }
 
 // at is the position after event i.
-//
-// Late events come first. After one of them all that prev has seen was delivered, and of what the new snapshot shows only the late ones up
-// to this id: a second step. The first event above prev's id ends that: everything at or below it that the new snapshot shows was delivered.
 func (b *Batch) at(i int) Cursor {
-	id := b.Events[i].ID
+	if i == len(b.Events)-1 && !b.open {
+		return b.way.to
+	}
+	return b.way.at(b.Events[i].ID)
+}
+
+// way leads from one position to a later one: who takes it hears what the second has seen and the first has not, by ascending ids.
+type way struct {
+	from, to Cursor
+	head     []byte // of the cursors after events above from's id
+	lateHead []byte // of those after events below it, up to their own id; nil where they differ in more than that
+	noLate   bool   // of a control: see fault.X
+}
+
+func newWay(from, to Cursor, late bool) way {
+	w := way{from: from, to: to, head: to.appendHead(nil)}
+	if late && len(from.late) == 0 {
+		h := w.stamp(from).appendHead(nil)
+		h = binary.AppendUvarint(appendID(h, from.hi), 1)
+		w.lateHead = appendSnapshot(h, to.snapshot)
+	}
+	return w
+}
+
+// append appends the position after the event of this id, which is not the last of the way.
+func (w *way) append(raw []byte, id int64) []byte {
 	switch {
-	case i == len(b.Events)-1:
-		return b.end
-	case id > b.prev.hi:
-		c := b.end
+	case id > w.from.hi:
+		return append(appendID(append(raw, w.head...), id), 0)
+	case w.lateHead != nil && !w.noLate:
+		return appendID(append(raw, w.lateHead...), id)
+	}
+	c := w.at(id)
+	return c.appendTail(c.appendHead(raw), c.hi)
+}
+
+// at is the position after the event of this id, which is not the last of the way.
+//
+// Events below from's id, late ones, come first. After one of them all that from has seen was delivered, and of what the new snapshot shows
+// only the late ones up to this id: a second step. The first event above from's id ends that: everything at or below it that the new
+// snapshot shows was delivered.
+func (w *way) at(id int64) Cursor {
+	if id > w.from.hi {
+		c := w.to
 		c.hi = id
 		return c
 	}
-	c := b.position(b.prev)
+	c := w.stamp(w.from)
+	if w.noLate {
+		return c
+	}
 	c.late = nil
-	for _, s := range b.prev.late {
+	for _, s := range w.from.late {
 		if s.hi > id { // the others are covered by the new step
 			c.late = append(c.late, s)
 		}
 	}
-	c.late = append(c.late, step{snapshot: b.end.snapshot, hi: id})
+	c.late = append(c.late, step{snapshot: w.to.snapshot, hi: id})
 	return c
 }
 
-// position is prev as a position of a client that has heard something of this batch.
-func (b *Batch) position(prev Cursor) Cursor {
-	prev.system, prev.timeline = b.end.system, b.end.timeline
-	prev.lsn = max(prev.lsn, b.end.lsn)
-	return prev
+// stamp is c as a position of a client that has heard something of this way.
+func (w *way) stamp(c Cursor) Cursor {
+	c.system, c.timeline = w.to.system, w.to.timeline
+	c.lsn = max(c.lsn, w.to.lsn)
+	return c
 }

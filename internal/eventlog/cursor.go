@@ -87,6 +87,49 @@ func (c Cursor) Seen(id int64, txid uint64) bool {
 	return false
 }
 
+// covers reports whether c has seen all that o has, as far as that can be told step by step: then what c has not seen is among what o has
+// not seen.
+func (c Cursor) covers(o Cursor) bool {
+	if !c.coversStep(o.step) {
+		return false
+	}
+	for _, s := range o.late {
+		if !c.coversStep(s) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c Cursor) coversStep(o step) bool {
+	if c.step.covers(o) {
+		return true
+	}
+	for _, s := range c.late {
+		if s.covers(o) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s step) covers(o step) bool { return s.hi >= o.hi && s.snapshot.covers(o.snapshot) }
+
+// covers reports whether every transaction that had ended in o had ended in s.
+func (s snapshot) covers(o snapshot) bool {
+	for x := s.xmax; x < o.xmax; x++ {
+		if x-s.xmax > maxRunning || o.visible(x) {
+			return false
+		}
+	}
+	for _, x := range s.xip {
+		if o.visible(x) {
+			return false
+		}
+	}
+	return true
+}
+
 // IsZero reports whether this is the zero Cursor, which has seen nothing.
 func (c Cursor) IsZero() bool { return c.timeline == 0 }
 

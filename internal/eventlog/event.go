@@ -13,10 +13,11 @@ const (
 	KindUser                     // the role or activity of UserID changed, or he is gone; nobody hears it
 	KindChats                    // rights on the chats in Touched may have changed
 	KindTruncate                 // a business table was truncated: everybody refetches
+	KindForget                   // rows of the log were blanked: who keeps copies of them lets go of them; nobody hears it
 )
 
 // kinds are the log's words, by Kind.
-var kinds = [...]string{"unknown", "event", "custom", "touch", "user", "chats", "truncate"}
+var kinds = [...]string{"unknown", "event", "custom", "touch", "user", "chats", "truncate", "forget"}
 
 // String returns the log's word for the kind, "unknown" for one of a newer version.
 func (k Kind) String() string {

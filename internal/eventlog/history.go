@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -69,7 +70,7 @@ func readPage(ctx context.Context, tx pgx.Tx, from Cursor, limit int) (Page, err
 	if !from.IsZero() && from.system != here.system {
 		return endPage(ctx, tx, here)
 	}
-	a, err := queryPage(ctx, tx, from, limit)
+	a, err := queryPage(ctx, tx, from, limit, math.MaxInt)
 	if err != nil {
 		return Page{}, err
 	}
@@ -82,8 +83,14 @@ func readPage(ctx context.Context, tx pgx.Tx, from Cursor, limit int) (Page, err
 	return Page{Events: unseen, End: end, More: a.full}, nil
 }
 
-func queryPage(ctx context.Context, tx pgx.Tx, from Cursor, limit int) (*answer, error) {
-	rows, err := tx.Query(ctx, readSQL(fault.None(), true), pgx.QueryResultFormats{pgx.BinaryFormatCode},
+// querier is a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, arguments ...any) (pgx.Rows, error)
+}
+
+// queryPage reads what from has not seen. errTooMuch stops it when the payloads come to more bytes than that.
+func queryPage(ctx context.Context, q querier, from Cursor, limit, bytes int) (*answer, error) {
+	rows, err := q.Query(ctx, readSQL(fault.None(), true), pgx.QueryResultFormats{pgx.BinaryFormatCode},
 		from.hi, from.xmax, append([]uint64{}, from.xip...), int64(limit), false, false, from.xmin())
 	if err != nil {
 		return nil, err
@@ -91,8 +98,12 @@ func queryPage(ctx context.Context, tx pgx.Tx, from Cursor, limit int) (*answer,
 	defer rows.Close()
 	a := &answer{}
 	for rows.Next() {
-		if err := a.add(rows.RawValues()); err != nil {
+		row := rows.RawValues()
+		if err := a.add(row); err != nil {
 			return nil, err
+		}
+		if bytes -= len(row[columnPayload]); bytes < 0 {
+			return nil, errTooMuch
 		}
 	}
 	a.finish(limit, from.hi)

@@ -124,3 +124,38 @@ func boolGauge(g prometheus.Gauge, on bool) {
 		g.Set(0)
 	}
 }
+
+// historyMetrics are the History's.
+type historyMetrics struct {
+	memory, log prometheus.Counter // answers from either
+	fills       prometheus.Counter
+	readTime    prometheus.Histogram
+}
+
+func newHistoryMetrics(r prometheus.Registerer, m *memory) *historyMetrics {
+	f := promauto.With(r)
+	answers := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "roombell_eventlog_history_answers_total",
+		Help: "Questions for what was missed, by where the answer came from: the memory of recent events, or the log.",
+	}, []string{"source"})
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "roombell_eventlog_memory_bytes",
+		Help: "Bytes of recent events that are kept in memory for clients that come back.",
+	}, func() float64 { _, bytes := m.size(); return float64(bytes) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "roombell_eventlog_memory_events",
+		Help: "Recent events that are kept in memory for clients that come back.",
+	}, func() float64 { events, _ := m.size(); return float64(events) })
+	return &historyMetrics{
+		memory: answers.WithLabelValues("memory"),
+		log:    answers.WithLabelValues("log"),
+		fills: f.NewCounter(prometheus.CounterOpts{
+			Name: "roombell_eventlog_memory_fills_total",
+			Help: "Times that the memory was filled from the log.",
+		}),
+		readTime: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "roombell_eventlog_history_read_seconds", Help: "Duration of a read of the log for what was missed.",
+			Buckets: prometheus.ExponentialBuckets(0.0002, 2, 16),
+		}),
+	}
+}

@@ -30,16 +30,17 @@ func NewAccess(q db.DBTX) *Access {
 	return &Access{queries: db.New(q)}
 }
 
-// User returns a user, a disabled one too; ErrNotFound when there is none.
-func (a *Access) User(ctx context.Context, userID int64) (User, error) {
-	row, err := a.queries.GetUser(ctx, userID)
-	if db.IsNotFound(err) {
-		return User{}, ErrNotFound
-	}
+// Users returns those of the users that exist, disabled ones too.
+func (a *Access) Users(ctx context.Context, ids []int64) ([]User, error) {
+	rows, err := a.queries.ListUsers(ctx, ids)
 	if err != nil {
-		return User{}, fmt.Errorf("read user: %w", err)
+		return nil, fmt.Errorf("read users: %w", err)
 	}
-	return User{ID: row.ID, OrganizationID: row.OrganizationID, Email: row.Email, Role: row.Role, Active: row.Active}, nil
+	users := make([]User, len(rows))
+	for i, row := range rows {
+		users[i] = User(row)
+	}
+	return users, nil
 }
 
 // Chat returns nil when the active user may see the chat of this organization, which is his own; else ErrNotFound.
@@ -61,4 +62,24 @@ func (a *Access) Chats(ctx context.Context, userID int64, chatIDs []int64) ([]in
 		return nil, fmt.Errorf("read rights on chats: %w", err)
 	}
 	return seen, nil
+}
+
+// ChatRights says who may see a chat.
+type ChatRights struct {
+	ChatID     int64
+	Restricted bool    // else the whole organization
+	Users      []int64 // of a restricted chat: its members and assignee. Admins see it beside them
+}
+
+// Rights returns those of the chats that exist.
+func (a *Access) Rights(ctx context.Context, chatIDs []int64) ([]ChatRights, error) {
+	rows, err := a.queries.ListChatRights(ctx, chatIDs)
+	if err != nil {
+		return nil, fmt.Errorf("read who may see chats: %w", err)
+	}
+	rights := make([]ChatRights, len(rows))
+	for i, row := range rows {
+		rights[i] = ChatRights{ChatID: row.ID, Restricted: row.Restricted, Users: row.Users}
+	}
+	return rights, nil
 }

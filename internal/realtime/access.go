@@ -3,7 +3,6 @@ package realtime
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -214,12 +213,13 @@ func (s *Server) recheck(ctx context.Context, userID int64, d *doubt) (result st
 }
 
 func (s *Server) recheckUser(ctx context.Context, userID int64) (disabled bool, err error) {
-	user, err := s.o.Access.User(ctx, userID)
-	if errors.Is(err, ErrNotFound) {
-		return true, nil
+	users, err := s.users.get(ctx, userID)
+	if err != nil {
+		return false, err
 	}
-	if err != nil || !user.Active {
-		return err == nil, err
+	user, exists := users[userID]
+	if !exists || !user.Active {
+		return true, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -308,4 +308,22 @@ func (s *Server) sockets(userID int64) []*client {
 		return slices.Clone(p.clients)
 	}
 	return nil
+}
+
+func (s *Server) askUsers(ctx context.Context, ids []int64) (map[int64]User, error) {
+	users, err := s.o.Access.Users(ctx, ids)
+	found := make(map[int64]User, len(users))
+	for _, u := range users {
+		found[u.ID] = u
+	}
+	return found, err
+}
+
+func (s *Server) askChatRights(ctx context.Context, ids []int64) (map[int64]ChatRights, error) {
+	rights, err := s.o.Access.Rights(ctx, ids)
+	found := make(map[int64]ChatRights, len(rights))
+	for _, r := range rights {
+		found[r.ChatID] = r
+	}
+	return found, err
 }

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,10 @@ func (b *adapterBuilder) New(nsp socket.Namespace) socket.Adapter { return newAd
 // A socket that joins a room in a middleware is held: what is sent to its rooms waits until release. So the rooms are
 // complete before the first event, and the first event is the one that release is given. A socket that joins its first
 // room later is never held.
+//
+// A socket that has missed events of the log is behind, from begin to catchUp: events of the log (publish) wait for it,
+// others reach it at once. When more of the log comes than may wait, none of it is kept: the socket lapses, and is to be
+// told of that stretch as it is of what it missed before.
 //
 // Order: two deliveries by one goroutine reach a socket in their order, and so do an Emit to a socket that has returned
 // and a delivery after it. What one emits to a held socket past the adapter (Socket.Emit, acknowledgements) does not
@@ -53,14 +58,28 @@ type member struct {
 	// A delivery to a thousand members costs as many walks through memory that nobody else keeps warm: socket, client,
 	// engine socket, transport. So the last transport of a socket stands here once it was found.
 	final  atomic.Pointer[webSocket]
-	live   atomic.Bool                   // not held
+	level  atomic.Int32                  // held, behind or abreast
 	left   atomic.Bool                   // forgotten by the adapter
 	socket atomic.Pointer[socket.Socket] // nil until the namespace has it
 
 	mu      sync.Mutex
-	waiting []*encodedEvent // while held
-	bytes   int             // of waiting
-	full    bool            // more came than the send queue takes: it is cut
+	waiting []waitingEvent
+	bytes   int  // of waiting
+	full    bool // more came than the send queue takes: it is cut
+	expects bool // it has missed events: it will be behind, or is
+	lapsed  bool // events of the log were not kept
+}
+
+// How far a socket has come, in this order.
+const (
+	held    int32 = iota // everything waits
+	behind               // events of the log wait
+	abreast              // nothing waits
+)
+
+type waitingEvent struct {
+	*encodedEvent
+	logged bool // of the log
 }
 
 // roomMembers is a room. Members only ever join at the end of list, so a snapshot stays as it was; a leave copies the
@@ -105,11 +124,26 @@ func (a *adapter) deliverAll(ev *encodedEvent) int {
 	return a.sendEvery(a.everybody(nil), false, ev)
 }
 
+// publish is deliver of an event of the log, to targets.
+func (a *adapter) publish(targets []*member, ev *encodedEvent) int {
+	return a.sendTo(targets, false, true, ev)
+}
+
 func (a *adapter) sendEvery(targets []*member, volatile bool, ev *encodedEvent) int {
+	return a.sendTo(targets, volatile, false, ev)
+}
+
+func (a *adapter) sendTo(targets []*member, volatile, logged bool, ev *encodedEvent) int {
 	n := 0
 	evs := []*encodedEvent{ev}
 	for _, m := range targets {
-		if a.send(m, volatile, evs) {
+		var taken bool
+		if m.hears(logged) {
+			taken = m.push(volatile, evs)
+		} else {
+			taken = a.wait(m, volatile, logged, evs)
+		}
+		if taken {
 			n++
 		}
 	}
@@ -117,28 +151,43 @@ func (a *adapter) sendEvery(targets []*member, volatile bool, ev *encodedEvent) 
 	return n
 }
 
-// send sends the one event in evs, which is made once for all members.
-func (a *adapter) send(m *member, volatile bool, evs []*encodedEvent) bool {
-	if m.live.Load() {
-		return m.push(volatile, evs)
-	}
+// hears reports whether such an event need not wait.
+func (m *member) hears(logged bool) bool {
+	l := m.level.Load()
+	return l == abreast || l == behind && !logged
+}
+
+// wait keeps the one event in evs for a socket that does not hear it yet.
+func (a *adapter) wait(m *member, volatile, logged bool, evs []*encodedEvent) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.live.Load() { // released in between
+	switch {
+	case m.hears(logged): // released in between
 		return m.push(volatile, evs)
-	}
-	if volatile || m.full {
+	case volatile || m.full || logged && m.lapsed:
 		return false
-	}
-	if m.bytes > a.sendQueue {
+	case logged && m.expects && m.bytes > a.sendQueue/2: // the half is for what may wait in the transport
+		m.lapse()
+		return false
+	case m.bytes > a.sendQueue:
 		a.metrics.slow.Inc()
 		m.full, m.waiting = true, nil
 		m.cut()
 		return false
 	}
-	m.waiting = append(m.waiting, evs...)
+	m.waiting = append(m.waiting, waitingEvent{evs[0], logged})
 	m.bytes += evs[0].size()
 	return true
+}
+
+// lapse lets go of the events of the log. mu is held.
+func (m *member) lapse() {
+	m.lapsed = true
+	m.waiting = slices.DeleteFunc(m.waiting, func(ev waitingEvent) bool { return ev.logged })
+	m.bytes = 0
+	for _, ev := range m.waiting {
+		m.bytes += ev.size()
+	}
 }
 
 func (m *member) push(volatile bool, evs []*encodedEvent) bool {
@@ -148,18 +197,24 @@ func (m *member) push(volatile bool, evs []*encodedEvent) bool {
 	if t := m.final.Load(); t != nil {
 		return t.push(volatile, evs)
 	}
+	t := m.transport()
+	return t != nil && t.push(volatile, evs)
+}
+
+// transport is where the socket's packets go now; nil when it has gone.
+func (m *member) transport() sender {
 	s := m.socket.Load()
-	if s == nil || !s.Connected() {
-		return false
+	if m.left.Load() || s == nil || !s.Connected() {
+		return nil
 	}
 	switch t := s.Conn().Transport().(type) {
 	case *webSocket:
 		m.final.Store(t) // nothing is upgraded to but a WebSocket, and a WebSocket to nothing
-		return t.push(volatile, evs)
+		return t
 	case sender:
-		return t.push(volatile, evs)
+		return t
 	}
-	return false
+	return nil
 }
 
 func (m *member) cut() {
@@ -170,42 +225,115 @@ func (m *member) cut() {
 	}
 }
 
-// forget throws away what waits for a held socket. The one who splices it in calls it between two batches: what waited
-// until then is older than the cursor that `connected` carries.
-func (a *adapter) forget(id socket.SocketId) {
+// expect says that a held socket has missed events, and what it gets of the log from now on is to wait for them. Called
+// again, with the socket behind, it forgives a lapse: what waited is older than now.
+func (a *adapter) expect(id socket.SocketId) {
 	m := a.member(id)
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.waiting, m.bytes = nil, 0
+	if m.expects {
+		m.lapse()
+	}
+	m.expects, m.lapsed = true, false
 }
 
 // release ends the hold: the socket gets `first`, then what waited, and is live. It reports whether the transport took
 // them: not when the socket has gone, or more waited than the send queue takes; the connection is then closed. Releasing
 // a socket that is live sends it `first`.
 func (a *adapter) release(id socket.SocketId, first ...*encodedEvent) bool {
+	taken, _ := a.raise(id, abreast, first)
+	return taken
+}
+
+// begin is release of a socket that expects what it missed: events of the log go on waiting.
+func (a *adapter) begin(id socket.SocketId, first ...*encodedEvent) bool {
+	taken, _ := a.raise(id, behind, first)
+	return taken
+}
+
+// catchUp gives a socket that is behind its last events before those of the log that waited, and makes it live. It does
+// not when the socket has lapsed.
+func (a *adapter) catchUp(id socket.SocketId, last ...*encodedEvent) (taken, lapsed bool) {
+	return a.raise(id, abreast, last)
+}
+
+func (a *adapter) raise(id socket.SocketId, to int32, first []*encodedEvent) (taken, lapsed bool) {
 	m := a.member(id)
 	if m == nil {
-		return false
+		return false, false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.full {
 		m.cut()
-		return false
+		return false, false
 	}
-	evs := append(slices.Clip(first), m.waiting...)
-	m.waiting, m.bytes = nil, 0
-	taken := m.push(false, evs)
-	m.live.Store(true) // after the push: from here on senders do not take the lock
+	if to == abreast && m.lapsed {
+		return false, true
+	}
+	evs := slices.Clip(first)
+	rest := m.waiting[:0]
+	for _, ev := range m.waiting {
+		if to == behind && ev.logged {
+			rest = append(rest, ev)
+			continue
+		}
+		evs = append(evs, ev.encodedEvent)
+		m.bytes -= ev.size()
+	}
+	if m.waiting = rest; len(rest) == 0 {
+		m.waiting = nil
+	}
+	taken = m.push(false, evs)
+	m.level.Store(to) // after the push: from here on senders do not take the lock
 	if taken {
 		for _, ev := range evs {
 			a.metrics.sent(ev.frames(), ev.size())
 		}
 	}
-	return taken
+	return taken, false
+}
+
+// burst sends a row of events to a socket that is behind, and reports false when its connection has ended. It does not
+// count for the send queue; await comes before it.
+func (a *adapter) burst(id socket.SocketId, b *burst) bool {
+	m := a.member(id)
+	if m == nil {
+		return false
+	}
+	t := m.transport()
+	if t == nil || len(b.frames) > 0 && !t.pushBurst(b) {
+		return false
+	}
+	a.metrics.sent(len(b.frames), len(b.bytes))
+	return true
+}
+
+// await returns when little waits in the transport, or false when the connection has ended.
+func (a *adapter) await(ctx context.Context, id socket.SocketId) bool {
+	m := a.member(id)
+	return m != nil && m.await(ctx)
+}
+
+func (m *member) await(ctx context.Context) bool {
+	for {
+		t := m.transport()
+		if t == nil {
+			return false
+		}
+		room := t.room()
+		if room == nil {
+			return true
+		}
+		select {
+		case <-room: // it may have been upgraded, or have ended
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func (a *adapter) member(id socket.SocketId) *member {
@@ -290,7 +418,9 @@ func (a *adapter) AddAll(id socket.SocketId, rooms *types.Set[socket.Room]) {
 	m := a.members[id]
 	if m == nil {
 		m = &member{id: id}
-		m.live.Store(s != nil) // joins after the middlewares: nothing to wait for
+		if s != nil { // joins after the middlewares: nothing to wait for
+			m.level.Store(abreast)
+		}
 		a.members[id] = m
 	}
 	if s != nil {

@@ -233,15 +233,55 @@ func TestHeldSocketHearsWhatWaitedAfterTheFirst(t *testing.T) {
 	c.expect(`42["connected",{"cursor":"x"}]`, `42["n",{"i":0}]`, `42["n",{"i":1}]`, `42["n",{"i":2}]`, `42["live"]`)
 }
 
-func TestForgottenIsNotHeard(t *testing.T) {
+// A socket that has missed events hears what is said beside the log at once, and the log after what it missed.
+func TestTheLogWaitsForWhoIsBehind(t *testing.T) {
 	t.Parallel()
 	s := startRoomServer(t, 1<<20)
 	c, sock := s.open("org_1")
-	s.adapter.deliver([]socket.Room{"org_1"}, "", encodeEvent("before", nil))
-	s.adapter.forget(sock.Id())
-	s.adapter.deliver([]socket.Room{"org_1"}, "", encodeEvent("after", nil))
-	s.adapter.release(sock.Id(), encodeEvent("connected", nil))
-	c.expect(`42["connected"]`, `42["after"]`)
+	room := s.adapter.collect([]socket.Room{"org_1"}, nil)
+	s.adapter.expect(sock.Id())
+	s.adapter.publish(room, encodeEvent("logged 1", nil))
+	s.adapter.deliver([]socket.Room{"org_1"}, "", encodeEvent("said 1", nil))
+	if !s.adapter.begin(sock.Id(), encodeEvent("connected", nil)) {
+		t.Fatal("not begun")
+	}
+	s.adapter.deliver([]socket.Room{"org_1"}, "", encodeEvent("said 2", nil))
+	s.adapter.publish(room, encodeEvent("logged 2", nil))
+	b := &burst{}
+	b.add("missed 1", []byte("{}"))
+	b.add("missed 2", []byte("{}"))
+	b.seal()
+	if !s.adapter.burst(sock.Id(), b) {
+		t.Fatal("not replayed")
+	}
+	if taken, lapsed := s.adapter.catchUp(sock.Id(), encodeEvent("complete", nil)); !taken || lapsed {
+		t.Fatal(taken, lapsed)
+	}
+	s.adapter.publish(room, encodeEvent("logged 3", nil))
+	c.expect(`42["connected"]`, `42["said 1"]`, `42["said 2"]`, `42["missed 1",{}]`, `42["missed 2",{}]`, `42["complete"]`,
+		`42["logged 1"]`, `42["logged 2"]`, `42["logged 3"]`)
+}
+
+// When more of the log comes than may wait none of it is kept, and the socket is not cut.
+func TestWhoIsBehindLapses(t *testing.T) {
+	t.Parallel()
+	s := startRoomServer(t, 1000)
+	c, sock := s.open("org_1")
+	room := s.adapter.collect([]socket.Room{"org_1"}, nil)
+	s.adapter.expect(sock.Id())
+	s.adapter.begin(sock.Id())
+	for i := range 100 {
+		s.adapter.publish(room, encodeEvent("logged", fmt.Appendf(nil, `{"i":%d}`, i)))
+	}
+	if taken, lapsed := s.adapter.catchUp(sock.Id(), encodeEvent("complete", nil)); taken || !lapsed {
+		t.Fatal(taken, lapsed)
+	}
+	s.adapter.expect(sock.Id()) // from here on again
+	s.adapter.publish(room, encodeEvent("last", nil))
+	if taken, lapsed := s.adapter.catchUp(sock.Id(), encodeEvent("complete", nil)); !taken || lapsed {
+		t.Fatal(taken, lapsed)
+	}
+	c.expect(`42["complete"]`, `42["last"]`)
 }
 
 // Sockets join, are held and released while numbers go to their room: each hears `connected`, then every number from

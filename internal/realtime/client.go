@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -26,10 +27,10 @@ type client struct {
 	conn    engine.Socket
 	address netip.Addr // invalid when it was not counted
 	stage   stage
-	closed  bool  // the connection is gone
-	doomed  bool  // its user was disabled while it was joining
-	resumes bool  // it brought a cursor
-	alarm   alarm // the one moment that matters next: no CONNECT, the token's last minute or end, the transport's end
+	closed  bool    // the connection is gone
+	doomed  bool    // its user was disabled while it was joining
+	resume  *resume // it brought a cursor: until it is let in
+	alarm   alarm   // the one moment that matters next: no CONNECT, the token's last minute or end, the transport's end
 
 	socket  *socket.Socket
 	person  *person   // while joining or live
@@ -41,9 +42,10 @@ type client struct {
 	chats  map[int64]struct{} // subscribed; nil until the first
 	leases map[int64]*lease   // typing, by chat; nil until the first
 
-	limiter  *rate.Limiter // of the socket's own task queue; nil until the first event
-	position string        // where in the log it begins; set before it is let in, and dropped then
-	backlog  backlog       // has a lock of its own
+	limiter  *rate.Limiter      // of the socket's own task queue; nil until the first event
+	position string             // where in the log it begins; set before it is let in, and dropped then
+	end      context.CancelFunc // of what is done for it on other goroutines; nil until it is let in
+	backlog  backlog            // has a lock of its own
 }
 
 // person is a user with sockets, or one whose last socket went a moment ago. The Server's mutex guards it.

@@ -66,6 +66,33 @@ func encodeEvent(name string, body []byte) *encodedEvent {
 	return &encodedEvent{frame: frame{ws: append(b, ']'), header: header}}
 }
 
+// burst is a row of events made for one connection: the frames stand one behind the other.
+type burst struct {
+	bytes  []byte
+	frames []frame
+	ends   []int
+}
+
+// add appends the event that encodeEvent makes.
+func (b *burst) add(name string, body []byte) {
+	name = escapeName(name)
+	start := len(b.bytes)
+	b.bytes = appendFrameHeader(b.bytes, websocket.TextMessage, len(`42["",]`)+len(name)+len(body))
+	b.frames = append(b.frames, frame{header: len(b.bytes) - start})
+	b.bytes = append(append(append(b.bytes, `42["`...), name...), `",`...)
+	b.bytes = append(append(b.bytes, body...), ']')
+	b.ends = append(b.ends, len(b.bytes))
+}
+
+// seal cuts the frames out of the bytes; nothing is added after it.
+func (b *burst) seal() {
+	start := 0
+	for i, end := range b.ends {
+		b.frames[i].ws = b.bytes[start:end:end]
+		start = end
+	}
+}
+
 // escapeName is name as it stands inside a JSON string. Names of the house are it already.
 func escapeName(name string) string {
 	if strings.IndexFunc(name, needsEscape) < 0 {
@@ -94,13 +121,24 @@ func newFrame(opcode int, payload []byte) frame {
 
 // appendHeader returns the header of a frame with room for its n bytes, and the header's length.
 func appendHeader(opcode, n int) ([]byte, int) {
+	header := 2
+	switch {
+	case n > 0xffff:
+		header = 10
+	case n >= 126:
+		header = 4
+	}
+	return appendFrameHeader(make([]byte, 0, header+n), opcode, n), header
+}
+
+func appendFrameHeader(b []byte, opcode, n int) []byte {
 	first := byte(0x80 | opcode)
 	switch {
 	case n < 126:
-		return append(make([]byte, 0, 2+n), first, byte(n)), 2
+		return append(b, first, byte(n))
 	case n <= 0xffff:
-		return binary.BigEndian.AppendUint16(append(make([]byte, 0, 4+n), first, 126), uint16(n)), 4
+		return binary.BigEndian.AppendUint16(append(b, first, 126), uint16(n))
 	default:
-		return binary.BigEndian.AppendUint64(append(make([]byte, 0, 10+n), first, 127), uint64(n)), 10
+		return binary.BigEndian.AppendUint64(append(b, first, 127), uint64(n))
 	}
 }

@@ -60,15 +60,41 @@ func (s *Server) handshake(sock *socket.Socket, next func(*socket.ExtendedError)
 		s.turnAway(c, err, next)
 		return
 	}
-	s.o.Tail.Attach(func(at eventlog.Cursor, err error) {
+	s.attaches.join(func(at eventlog.Cursor, err error) {
 		defer s.rescue("attach")
-		if err != nil {
-			s.turnAway(c, err, next)
-			return
+		if err == nil {
+			s.place(c, at)
 		}
-		s.place(c, at)
-		next(nil)
+		go s.enter(c, err, next) // the tail must not wait for the library
 	})
+}
+
+// attach places a group between two batches.
+func (s *Server) attach(group []func(eventlog.Cursor, error)) {
+	done := make(chan struct{})
+	s.o.Tail.Attach(func(at eventlog.Cursor, err error) {
+		defer close(done)
+		for _, f := range group {
+			f(at, err)
+		}
+	})
+	<-done
+}
+
+// enter has the library answer CONNECT, once it is known whether a client that comes back can be told what it missed.
+func (s *Server) enter(c *client, err error, next func(*socket.ExtendedError)) {
+	defer s.rescue("handshake")
+	s.mu.Lock()
+	r, sock := c.resume, c.socket
+	s.mu.Unlock()
+	if err == nil && r != nil && sock != nil {
+		err = s.plan(context.WithoutCancel(sock.Request().Context()), r)
+	}
+	if err != nil {
+		s.turnAway(c, err, next)
+		return
+	}
+	next(nil)
 }
 
 // begin claims the connection for this socket: the second CONNECT on one is a protocol error.
@@ -80,6 +106,7 @@ func (s *Server) begin(sock *socket.Socket) *client {
 		return nil
 	}
 	c.stage, c.socket = joining, sock
+	s.alarms.set(&c.alarm, time.Now().Add(s.o.timing.connect+planTime), func() { s.shut(c) })
 	return c
 }
 
@@ -87,7 +114,7 @@ func (s *Server) begin(sock *socket.Socket) *client {
 func (s *Server) admit(c *client, sock *socket.Socket) error {
 	ctx, cancel := s.question(sock)
 	defer cancel()
-	token, resumes, err := credentials(sock.Handshake())
+	token, resume, err := credentials(sock.Handshake())
 	if err != nil {
 		return err
 	}
@@ -99,37 +126,45 @@ func (s *Server) admit(c *client, sock *socket.Socket) error {
 	if err := s.enlist(c, id.UserID); err != nil {
 		return err
 	}
-	user, err := s.o.Access.User(ctx, id.UserID)
+	users, err := s.users.get(ctx, id.UserID)
+	user, exists := users[id.UserID]
 	switch {
-	case errors.Is(err, ErrNotFound), err == nil && user.OrganizationID != id.OrganizationID:
-		return auth.ErrInvalidToken
 	case err != nil:
 		return err
+	case !exists || user.OrganizationID != id.OrganizationID:
+		return auth.ErrInvalidToken
 	case !user.Active:
 		return errUserDisabled
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.expires, c.resumes = id.ExpiresAt, resumes
+	c.expires, c.resume = id.ExpiresAt, resume
+	if resume != nil {
+		resume.user, resume.organization, resume.began = user.ID, user.OrganizationID, time.Now()
+	}
 	c.person.organization, c.person.email, c.person.role = user.OrganizationID, user.Email, user.Role
 	return nil
 }
 
-// credentials takes the token out of auth.token, else out of the header, and tells whether a cursor came with it. Nothing
-// of the handshake is kept: the library would hold it, token and all, for as long as the socket lives.
-func credentials(h *socket.Handshake) (token string, resumes bool, err error) {
+// credentials takes the token out of auth.token, else out of the header, and the cursor if one came with it. Nothing of
+// the handshake is kept: the library would hold it, token and all, for as long as the socket lives.
+func credentials(h *socket.Handshake) (token string, r *resume, err error) {
 	auths, headers := h.Auth, h.Headers
 	*h = socket.Handshake{}
-	cursor := auths["cursor"]
-	resumes = cursor != nil && cursor != ""
+	if cursor := auths["cursor"]; cursor != nil && cursor != "" {
+		r = &resume{}
+		if text, ok := cursor.(string); ok && len(text) <= maxCursor {
+			r.brought = text
+		}
+	}
 	if auths["token"] == nil {
-		return bearer(headers), resumes, nil
+		return bearer(headers), r, nil
 	}
 	token, ok := auths["token"].(string)
 	if !ok {
-		return "", false, auth.ErrInvalidToken
+		return "", nil, auth.ErrInvalidToken
 	}
-	return token, resumes, nil
+	return token, r, nil
 }
 
 // bearer is the token of an Authorization header (RFC 6750 §2.1), empty without one.
@@ -206,6 +241,12 @@ func (s *Server) place(c *client, at eventlog.Cursor) {
 		return // the library finds the connection closed
 	}
 	c.position = at.String()
+	defer func() {
+		if c.resume != nil {
+			c.resume.to = at
+			s.adapter.expect(c.socket.Id())
+		}
+	}()
 	c.socket.Join(organizationRoom(c.person.organization), userRoom(c.person.id))
 }
 
@@ -235,38 +276,46 @@ func (s *Server) connected(args ...any) {
 	}
 	_ = sock.On("disconnect", func(...any) { s.ended(c) })
 	sock.OnAny(func(args ...any) { s.answer(c, args) })
-	first, ok := s.letIn(c)
+	ctx, end := context.WithCancel(context.WithoutCancel(sock.Request().Context()))
+	first, r, ok := s.letIn(c, end)
 	if !ok {
+		end()
 		s.dismiss(c)
 		return
 	}
-	s.adapter.release(sock.Id(), first...)
+	if r == nil {
+		s.adapter.release(sock.Id(), first)
+	} else {
+		s.adapter.begin(sock.Id(), first)
+		go s.replay(ctx, c, r)
+	}
 	s.metrics.handshakes.WithLabelValues("ok").Inc()
 	s.flush()
 }
 
-// letIn makes the socket live and returns the events that it hears before any other.
-func (s *Server) letIn(c *client) (first []*encodedEvent, ok bool) {
+// letIn makes the socket live and returns the event that it hears before any other, and what it missed before that. A
+// client that brought a cursor is given its own back: it keeps every cursor that it sees, and with a later one it would
+// lose what it has not been told yet.
+func (s *Server) letIn(c *client, end context.CancelFunc) (first *encodedEvent, r *resume, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.stage != joining || c.doomed {
-		return nil, false
+		return nil, nil, false
 	}
 	p, now := c.person, time.Now()
-	first = append(first, encodeEvent("connected", body(connectedEvent{
-		Message: "Connected to Roombell", UserID: p.id, OrganizationID: p.organization,
-		Timestamp: timestamp(now), Cursor: c.position,
-	})))
-	if c.resumes {
-		first = append(first, encodeEvent("sync:reset", body(resetEvent{Reason: "unknown_cursor", Cursor: c.position})))
+	said := connectedEvent{
+		Message: "Connected to Roombell", UserID: p.id, OrganizationID: p.organization, Timestamp: timestamp(now), Cursor: c.position,
 	}
-	c.position = ""
+	if r = c.resume; r != nil {
+		said.Cursor, said.Resumed = r.brought, r.missed != nil
+	}
+	c.position, c.resume, c.end = "", nil, end
 	c.stage = live
 	s.metrics.sockets.Inc()
 	s.keepToken(c, c.expires)
 	p.seen = now
 	s.notice(p)
-	return first, true
+	return encodeEvent("connected", body(said)), r, true
 }
 
 // question bounds what is asked of others on behalf of a socket.

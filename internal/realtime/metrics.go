@@ -11,11 +11,15 @@ type serverMetrics struct {
 	sockets      prometheus.Gauge
 	handshakes   *prometheus.CounterVec
 	clientEvents *prometheus.CounterVec
-	events       [eventlog.KindTruncate + 1]prometheus.Counter // by kind
+	events       [eventlog.KindForget + 1]prometheus.Counter // by kind
 	deliveries   prometheus.Counter
 	delay        prometheus.Histogram
 	dropped      *prometheus.CounterVec
 	rights       *prometheus.CounterVec
+	resumes      *prometheus.CounterVec
+	resumeTime   prometheus.Histogram
+	replayed     prometheus.Counter
+	replays      prometheus.Gauge
 	expired      prometheus.Counter
 	orphans      prometheus.Counter
 	panics       prometheus.Counter
@@ -52,6 +56,23 @@ func newServerMetrics(r prometheus.Registerer) *serverMetrics {
 			Name: "roombell_realtime_rights_checks_total",
 			Help: "Users whose rights were asked for again: kept, lost, disabled, or unavailable (transports closed).",
 		}, []string{"result"}),
+		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "roombell_realtime_resumes_total",
+			Help: "Clients that came back with a cursor: ok (all was replayed), the reason of their sync:reset, or broken (the connection ended before the end of the replay).",
+		}, []string{"result"}),
+		resumeTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "roombell_realtime_resume_seconds",
+			Help:    "From CONNECT with a cursor to sync:complete or sync:reset, slow readers included.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 17),
+		}),
+		replayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "roombell_realtime_replayed_events_total",
+			Help: "Missed events that were sent to clients that came back.",
+		}),
+		replays: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "roombell_realtime_replays",
+			Help: "Clients that are being told what they missed.",
+		}),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "roombell_realtime_expired_sockets_total",
 			Help: "Sockets closed because their token ended.",
@@ -73,7 +94,7 @@ func newServerMetrics(r prometheus.Registerer) *serverMetrics {
 		m.events[kind] = events.WithLabelValues(eventlog.Kind(kind).String())
 	}
 	if r != nil {
-		r.MustRegister(m.sockets, m.handshakes, m.clientEvents, events, m.deliveries, m.delay, m.dropped, m.rights,
+		r.MustRegister(m.sockets, m.handshakes, m.clientEvents, events, m.deliveries, m.delay, m.dropped, m.rights, m.resumes, m.resumeTime, m.replayed, m.replays,
 			m.expired, m.orphans, m.panics)
 	}
 	return m

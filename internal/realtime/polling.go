@@ -42,6 +42,8 @@ type polling struct {
 	patience  time.Duration      // after heard, to the next PONG
 	queue     []frame
 	waiting   int           // bytes of queue, and of what is being written
+	exempt    int           // bytes of them that were bursts
+	drained   chan struct{} // of room; nil while nobody waits
 	polled    bool          // a GET waits
 	answer    answer        // what it is woken for, if not for the queue
 	wake      chan struct{} // to the GET that waits
@@ -219,6 +221,10 @@ func (t *polling) respond(ctx *types.HttpContext, packets [][]byte, n int) {
 	err := t.write(ctx, body)
 	t.mu.Lock()
 	t.waiting -= n
+	t.exempt = min(t.exempt, t.waiting)
+	if t.waiting <= roomFor {
+		t.drainLocked()
+	}
 	t.mu.Unlock()
 	if err != nil {
 		t.OnError("polling write error", err)
@@ -344,6 +350,7 @@ func (t *polling) closeLocked(a answer) {
 		return
 	}
 	t.state = closed
+	t.drainLocked()
 	t.options.Metrics.connections.WithLabelValues(transports.POLLING).Dec()
 	if t.polled {
 		t.answer = a
@@ -416,6 +423,7 @@ func (t *polling) handOver(next *webSocket) {
 	defer t.mu.Unlock()
 	left := t.queue
 	t.queue, t.next = nil, next
+	t.drainLocked()
 	next.adopt(left)
 }
 
@@ -470,13 +478,45 @@ func (t *polling) send(volatile bool, queue func(), forward func(*webSocket) boo
 		return forward(t.next)
 	case t.state != open && !t.handed, volatile && !t.polled:
 		return false
-	case t.waiting > t.options.SendQueue && !t.handed: // then nobody would hear of the cut
+	case t.waiting-t.exempt > t.options.SendQueue && !t.handed: // then nobody would hear of the cut
 		t.options.Metrics.slow.Inc()
 		t.cut(errSlowClient)
 		return false
 	}
 	queue()
 	return true
+}
+
+func (t *polling) pushBurst(b *burst) bool {
+	return t.send(false, func() {
+		for _, f := range b.frames {
+			t.queueLocked(f)
+		}
+		t.exempt += len(b.bytes)
+	}, func(next *webSocket) bool { return next.pushBurst(b) })
+}
+
+func (t *polling) room() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next != nil {
+		return t.next.room()
+	}
+	if t.state != open || t.waiting <= roomFor {
+		return nil
+	}
+	if t.drained == nil {
+		t.drained = make(chan struct{})
+	}
+	return t.drained
+}
+
+// drainLocked wakes who waits for room.
+func (t *polling) drainLocked() {
+	if t.drained != nil {
+		close(t.drained)
+		t.drained = nil
+	}
 }
 
 func (t *polling) queueLocked(f frame) {

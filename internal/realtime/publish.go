@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 
 	"roombell/internal/eventlog"
 )
+
+const resetTruncate = "truncate"
 
 // Publish hands the events of a batch to their rooms, in order. It does not block; the tail calls it.
 func (s *Server) Publish(b *eventlog.Batch) {
@@ -22,7 +25,7 @@ func (s *Server) Publish(b *eventlog.Batch) {
 func (s *Server) Reset(reason string, at eventlog.Cursor) {
 	defer s.rescue("reset")
 	s.doubtEverybody()
-	s.adapter.deliverAll(encodeEvent("sync:reset", body(resetEvent{Reason: reason, Cursor: at.String()})))
+	s.adapter.publish(s.adapter.everybody(nil), encodeEvent("sync:reset", body(resetEvent{Reason: reason, Cursor: at.String()})))
 }
 
 func (s *Server) publish(b *eventlog.Batch, i int) {
@@ -31,7 +34,7 @@ func (s *Server) publish(b *eventlog.Batch, i int) {
 	s.metrics.events[e.Kind].Inc()
 	s.changeRights(e)
 	if e.Kind == eventlog.KindTruncate {
-		s.adapter.deliverAll(encodeEvent("sync:reset", body(resetEvent{Reason: "truncate", Cursor: b.Cursor(i)})))
+		s.adapter.publish(s.adapter.everybody(nil), encodeEvent("sync:reset", body(resetEvent{Reason: resetTruncate, Cursor: b.Cursor(i)})))
 		return
 	}
 	rooms := Rooms(*e)
@@ -46,18 +49,26 @@ func (s *Server) publish(b *eventlog.Batch, i int) {
 	if len(targets) == 0 {
 		return
 	}
-	if e.Name == "" || socket.SOCKET_RESERVED_EVENTS.Has(e.Name) {
-		s.drop(e, "name")
-		return
-	}
-	event := wireBody(e, b, i)
+	event := s.wireEvent(nil, b, i)
 	if event == nil {
-		s.drop(e, "payload")
 		return
 	}
-	heard := s.adapter.sendEvery(targets, false, encodeEvent(e.Name, event))
+	heard := s.adapter.publish(targets, encodeEvent(e.Name, event))
 	s.metrics.deliveries.Add(float64(heard))
 	s.metrics.delay.Observe(time.Since(e.RecordedAt).Seconds())
+}
+
+// wireEvent appends the payload as clients get it, or drops the event and returns nil.
+func (s *Server) wireEvent(wire []byte, b *eventlog.Batch, i int) []byte {
+	e := &b.Events[i]
+	if e.Name == "" || socket.SOCKET_RESERVED_EVENTS.Has(e.Name) {
+		s.drop(e, "name")
+		return nil
+	}
+	if wire = appendWireBody(wire, e, b, i); wire == nil {
+		s.drop(e, "payload")
+	}
+	return wire
 }
 
 func (s *Server) drop(e *eventlog.Event, fault string) {
@@ -65,16 +76,15 @@ func (s *Server) drop(e *eventlog.Event, fault string) {
 	s.log.Error("event of the log dropped", "fault", fault, "event", e.ID, "org", e.OrganizationID)
 }
 
-// wireBody is the payload as the trigger wrote it, with the server's own fields behind its last: of two fields of one
+// appendWireBody appends the payload as the trigger wrote it, with the server's own fields behind its last: of two fields of one
 // name a reader of JSON takes the last. It is nil when the payload is no object.
-func wireBody(e *eventlog.Event, b *eventlog.Batch, i int) []byte {
+func appendWireBody(wire []byte, e *eventlog.Event, b *eventlog.Batch, i int) []byte {
 	payload := bytes.TrimSpace(e.Payload)
 	if len(payload) < 2 || payload[0] != '{' || payload[len(payload)-1] != '}' {
 		return nil
 	}
 	payload = payload[:len(payload)-1]
-	wire := make([]byte, 0, len(payload)+192)
-	wire = append(wire, payload...)
+	wire = append(slices.Grow(wire, len(payload)+192), payload...)
 	if len(bytes.TrimSpace(payload[1:])) > 0 {
 		wire = append(wire, ',')
 	}

@@ -44,13 +44,28 @@ type Authenticator interface {
 
 // Access answers what only the database knows. Errors other than ErrNotFound mean that it could not be asked.
 type Access interface {
-	// User returns the row of a user, active or not.
-	User(ctx context.Context, userID int64) (User, error)
+	// Users returns the rows of those of the users that exist, active or not.
+	Users(ctx context.Context, ids []int64) ([]User, error)
 	// Chat returns nil when the user may see the chat, and ErrNotFound when there is no such chat in the organization
 	// or he may not.
 	Chat(ctx context.Context, userID, organizationID, chatID int64) error
 	// Chats returns those of chatIDs that the user may see.
 	Chats(ctx context.Context, userID int64, chatIDs []int64) ([]int64, error)
+	// Rights returns who may see those of the chats that exist.
+	Rights(ctx context.Context, chatIDs []int64) ([]ChatRights, error)
+}
+
+// History knows what was missed between two positions, and how long it does. *eventlog.History is one.
+type History interface {
+	Missed(ctx context.Context, q eventlog.Question) (*eventlog.Missed, error)
+	Retention(ctx context.Context) (time.Duration, error)
+}
+
+// ChatRights says who may see a chat.
+type ChatRights struct {
+	ChatID     int64
+	Restricted bool    // else the whole organization
+	Users      []int64 // of a restricted chat: its members and assignee. Admins see it beside them
 }
 
 // User is what realtime needs to know of one.
@@ -68,7 +83,10 @@ type Options struct {
 	Tail   Attacher
 	Tokens Authenticator
 	Access Access
+	// History is what clients resume from. Without one each cursor is unknown, and no sync:cursor is sent.
+	History History
 
+	ResumeLimit          int            // missed events that a client is given before it is told too_many
 	Origins              []string       // foreign origins that browsers may come from; "*" is every one
 	RateEvents           float64        // client events a second and socket
 	RateBurst            int            // and how many at once
@@ -102,6 +120,7 @@ func (o Options) withDefaults() Options {
 	set(&o.RateEvents, 20)
 	set(&o.RateBurst, 40)
 	set(&o.SendQueue, 1<<20)
+	set(&o.ResumeLimit, 20_000)
 	set(&o.PingInterval, 25*time.Second)
 	set(&o.PingTimeout, 20*time.Second)
 	set(&o.Logger, slog.Default())

@@ -37,6 +37,12 @@ type Server struct {
 	alarms  *alarms
 	metrics *serverMetrics
 
+	users    *lookup[User]
+	rights   *lookup[ChatRights]
+	attaches crowd[func(eventlog.Cursor, error)]
+
+	replaying chan struct{} // one for each burst that may be in the making
+
 	complaints rate.Sometimes // of connections that come again and again
 
 	// mu guards what follows, and clients and people in it. It is never held while something is sent or closed: the
@@ -79,6 +85,9 @@ func New(o Options) (*Server, error) {
 		empty:      make(chan struct{}), doubted: make(chan struct{}, 1),
 	}
 	s.alarms = newAlarms(s.rescue)
+	s.users, s.rights = newLookup(s.askUsers), newLookup(s.askChatRights)
+	s.attaches.serve = s.attach
+	s.replaying = make(chan struct{}, 8)
 	s.serve()
 	return s, nil
 }
@@ -141,6 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.alarms.run(inner) })
 	parts.Go(func() { s.resolveDoubts(inner) })
 	parts.Go(func() { s.sweep(inner) })
+	parts.Go(func() { s.freshen(inner) })
 	<-ctx.Done()
 	s.drain()
 	stop()
@@ -266,8 +276,12 @@ func (s *Server) gone(c *client) {
 	s.uncountAddress(c)
 	s.alarms.stop(&c.alarm)
 	s.leave(c)
+	end := c.end
 	s.mu.Unlock()
 
+	if end != nil {
+		end()
+	}
 	c.backlog.end()
 	s.flush()
 	s.settle()

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -75,17 +77,35 @@ func (h *house) Verify(_ context.Context, token string) (auth.Identity, error) {
 	return id, nil
 }
 
-func (h *house) User(_ context.Context, id int64) (User, error) {
+func (h *house) Users(_ context.Context, ids []int64) ([]User, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.away != nil {
-		return User{}, h.away
+		return nil, h.away
 	}
-	u, ok := h.users[id]
-	if !ok {
-		return User{}, ErrNotFound
+	var users []User
+	for _, id := range ids {
+		if u, ok := h.users[id]; ok {
+			users = append(users, u)
+		}
 	}
-	return u, nil
+	return users, nil
+}
+
+// Rights takes every chat of the house for a restricted one.
+func (h *house) Rights(_ context.Context, chatIDs []int64) ([]ChatRights, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.away != nil {
+		return nil, h.away
+	}
+	var rights []ChatRights
+	for _, id := range chatIDs {
+		if seers, ok := h.chats[id]; ok {
+			rights = append(rights, ChatRights{ChatID: id, Restricted: true, Users: slices.Collect(maps.Keys(seers))})
+		}
+	}
+	return rights, nil
 }
 
 func (h *house) Chat(ctx context.Context, userID, _, chatID int64) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -96,9 +97,16 @@ type sender interface {
 	// push hands over packets to be sent together, and reports whether the transport took them. It does not when it is
 	// closed, when the send queue is full (the client is then cut), or when they are volatile and would have to wait.
 	push(volatile bool, evs []*encodedEvent) bool
+	// pushBurst hands over a burst for which room has made room: what of it waits does not count for the send queue.
+	pushBurst(b *burst) bool
+	// room returns nil when little waits or the transport has ended, else what is closed when that may have become so.
+	room() <-chan struct{}
 	// cut closes the connection at once, without a word to the client.
 	cut(err error)
 }
+
+// roomFor is how many bytes may wait when the next burst is handed over.
+const roomFor = 16 << 10
 
 var (
 	_ sender = (*webSocket)(nil)
@@ -125,6 +133,9 @@ type webSocket struct {
 	flushing bool            // the flusher runs, and nobody else writes
 	upgrade  bool            // from long-polling, not handed over yet
 	waiting  int             // bytes of queue, and of what the flusher is writing
+	exempt   int             // bytes of them that were a burst
+	drained  chan struct{}   // of room; nil while nobody waits
+	unsent   int             // what the kernel had not sent at the flusher's last look
 	raw      syscall.RawConn // of a TCP connection; nil sends everything through the queue
 
 	// tryWrite's arguments, results and the function that RawConn.Write calls: a closure for each write would be three
@@ -165,7 +176,7 @@ func newWebSocket(ctx *types.HttpContext, o *transportOptions) *webSocket {
 // the probe until the polling transport hands over.
 func (t *webSocket) Construct(ctx *types.HttpContext) {
 	t.Transport.Construct(ctx)
-	t.ws = ctx.Websocket
+	t.ws, t.unsent = ctx.Websocket, math.MaxInt
 	t.upgrade = ctx.Query().Has("sid")
 	t.conn = t.ws.NetConn()
 	t.in.conn, t.in.limit = t.conn, t.options.maxPacket
@@ -285,6 +296,7 @@ func (t *webSocket) end() {
 func (t *webSocket) release() {
 	t.mu.Lock()
 	t.state, t.queue, t.parked = closed, nil, nil
+	t.drainLocked()
 	t.mu.Unlock()
 	_ = t.conn.Close()
 	t.options.Metrics.connections.WithLabelValues(transports.WEBSOCKET).Dec()
@@ -323,6 +335,7 @@ func (t *webSocket) report(err error) {
 func (t *webSocket) abort(err error) {
 	t.mu.Lock()
 	t.state, t.queue, t.parked = closed, nil, nil
+	t.drainLocked()
 	t.mu.Unlock()
 	conn := t.conn
 	if c, ok := conn.(*tls.Conn); ok {
@@ -435,12 +448,49 @@ func (t *webSocket) push(volatile bool, evs []*encodedEvent) bool {
 	return true
 }
 
+func (t *webSocket) pushBurst(b *burst) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.acceptLocked() {
+		return false
+	}
+	before := t.waiting
+	if t.upgrade {
+		t.parked = append(t.parked, b.frames...)
+		t.waiting += len(b.bytes)
+	} else {
+		t.writeLocked(b.bytes)
+	}
+	t.exempt += t.waiting - before
+	return true
+}
+
+func (t *webSocket) room() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != open || t.waiting <= roomFor {
+		return nil
+	}
+	if t.drained == nil {
+		t.drained = make(chan struct{})
+	}
+	return t.drained
+}
+
+// drainLocked wakes who waits for room.
+func (t *webSocket) drainLocked() {
+	if t.drained != nil {
+		close(t.drained)
+		t.drained = nil
+	}
+}
+
 // acceptLocked reports whether one more packet may be queued, and cuts the client whose queue is full.
 func (t *webSocket) acceptLocked() bool {
 	if t.state != open {
 		return false
 	}
-	if t.waiting <= t.options.SendQueue {
+	if t.waiting-t.exempt <= t.options.SendQueue {
 		return true
 	}
 	t.state = closed
@@ -466,7 +516,8 @@ func (t *webSocket) adopt(left []frame) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	parked := t.parked
-	t.parked, t.upgrade, t.waiting = nil, false, 0
+	t.parked, t.upgrade, t.waiting, t.exempt = nil, false, 0, 0
+	defer t.drainLocked()
 	if t.state != open {
 		return
 	}
@@ -516,8 +567,7 @@ func (t *webSocket) writeOut(fd uintptr) bool {
 	return true // never wait
 }
 
-// flush writes the queue until it is empty. It gives up on a client that takes less than chunkSize bytes in
-// options.writeTimeout.
+// flush writes the queue until it is empty. It gives up on a client that takes nothing for options.writeTimeout.
 func (t *webSocket) flush() {
 	for {
 		chunk, n, last := t.nextChunk()
@@ -527,17 +577,43 @@ func (t *webSocket) flush() {
 		if n == 0 {
 			return
 		}
-		if _, err := chunk.WriteTo(t.conn); err != nil {
+		written, err := chunk.WriteTo(t.conn)
+		if err != nil && !t.patient(err, int(written)) {
 			if isTimeout(err) {
 				t.options.Metrics.slow.Inc()
 			}
 			t.abort(err)
 			return
 		}
-		t.mu.Lock()
-		t.waiting -= n
-		t.mu.Unlock()
+		t.wrote(chunk, int(written))
 	}
+}
+
+// wrote puts back what was not written of a chunk.
+func (t *webSocket) wrote(rest net.Buffers, written int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(rest) > 0 {
+		t.queue = append(rest, t.queue...)
+	}
+	t.waiting -= written
+	t.exempt = min(t.exempt, t.waiting)
+	if t.waiting <= roomFor {
+		t.drainLocked()
+	}
+}
+
+// patient reports whether a write that met its deadline is to be gone on with: the client takes something, if not as fast
+// as the kernel wants to have room again. A close does not wait for long, and a record of TLS cannot be gone on with.
+func (t *webSocket) patient(err error, written int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !isTimeout(err) || t.state != open || t.raw == nil {
+		return false
+	}
+	before := t.unsent
+	_ = t.raw.Control(func(fd uintptr) { t.unsent = unsent(fd) })
+	return written > 0 || t.unsent < before
 }
 
 func isTimeout(err error) bool {
@@ -551,7 +627,7 @@ func (t *webSocket) nextChunk() (chunk net.Buffers, n int, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.queue) == 0 {
-		t.queue, t.flushing = nil, false
+		t.queue, t.flushing, t.exempt, t.unsent = nil, false, 0, math.MaxInt
 		_ = t.conn.SetWriteDeadline(time.Time{}) // tryWrite would fail at a deadline that has passed
 		return nil, 0, t.state == closing
 	}

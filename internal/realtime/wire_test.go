@@ -111,9 +111,13 @@ func (h *wireHouse) start(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	history, err := eventlog.NewHistory(t.Context(), eventlog.HistoryOptions{ConnConfig: config, Logger: h.log})
+	if err != nil {
+		t.Fatal(err)
+	}
 	loop := &loop{}
 	o := realtime.Options{
-		Tail: loop, Tokens: verifier, Access: wireAccess{inbox.NewAccess(h.pool)}, Logger: h.log,
+		Tail: loop, Tokens: verifier, Access: wireAccess{inbox.NewAccess(h.pool)}, History: history, Logger: h.log,
 		MaxSocketsPerUser: wireSockets, Drain: 300 * time.Millisecond,
 	}
 	o.Hasten(wireLease, wireGrace)
@@ -121,7 +125,7 @@ func (h *wireHouse) start(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loop.tail = eventlog.New(eventlog.Options{ConnConfig: config, Logger: h.log}, server)
+	loop.tail = eventlog.New(eventlog.Options{ConnConfig: config, Logger: h.log}, history, server)
 	// As serve does: the sockets are let go before the tail stops.
 	serving, stopServing := context.WithCancel(t.Context())
 	tailing, stopTailing := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -142,6 +146,7 @@ func (h *wireHouse) start(t *testing.T) (stop func()) {
 	stop = func() {
 		stopServing()
 		parts.Wait()
+		history.Close()
 	}
 	t.Cleanup(stop)
 	return stop
@@ -154,9 +159,22 @@ func (l *loop) Attach(f func(eventlog.Cursor, error)) { l.tail.Attach(f) }
 
 type wireAccess struct{ *inbox.Access }
 
-func (a wireAccess) User(ctx context.Context, userID int64) (realtime.User, error) {
-	u, err := a.Access.User(ctx, userID)
-	return realtime.User(u), notFound(err)
+func (a wireAccess) Users(ctx context.Context, ids []int64) ([]realtime.User, error) {
+	found, err := a.Access.Users(ctx, ids)
+	users := make([]realtime.User, len(found))
+	for i, u := range found {
+		users[i] = realtime.User(u)
+	}
+	return users, err
+}
+
+func (a wireAccess) Rights(ctx context.Context, chatIDs []int64) ([]realtime.ChatRights, error) {
+	found, err := a.Access.Rights(ctx, chatIDs)
+	rights := make([]realtime.ChatRights, len(found))
+	for i, r := range found {
+		rights[i] = realtime.ChatRights(r)
+	}
+	return rights, err
 }
 
 func (a wireAccess) Chat(ctx context.Context, userID, organizationID, chatID int64) error {

@@ -15,6 +15,14 @@ WHERE c.id = ANY(@chat_ids::bigint[]) AND u.id = @user_id AND u.active
        OR EXISTS (SELECT FROM chat_members m WHERE m.chat_id = c.id AND m.user_id = u.id))
 ORDER BY c.id;
 
+-- name: ListChatRights :many
+-- Of the given chats those that exist: whether a chat is restricted, and who sees it then beside the organization's admins.
+SELECT c.id, c.restricted, ARRAY(
+  SELECT m.user_id FROM chat_members m WHERE m.chat_id = c.id AND c.restricted
+  UNION SELECT c.assigned_user_id WHERE c.assigned_user_id IS NOT NULL AND c.restricted
+)::bigint[] AS users
+FROM chats c WHERE c.id = ANY(@chat_ids::bigint[]);
+
 -- name: ListChatIDs :many
 -- Those of the given chats that exist.
 SELECT id FROM chats WHERE id = ANY(@ids::bigint[]) ORDER BY id;

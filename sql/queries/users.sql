@@ -1,6 +1,10 @@
 -- name: GetUser :one
 SELECT id, organization_id, email, name, role, active FROM users WHERE id = $1;
 
+-- name: ListUsers :many
+-- Those of the given users that exist, active or not.
+SELECT id, organization_id, email, role, active FROM users WHERE id = ANY(@ids::bigint[]);
+
 -- name: GetUserByEmail :one
 -- email is unique in any case: the index is over lower(email).
 SELECT id, organization_id, email, name, role, active, password_hash FROM users WHERE lower(email) = lower(sqlc.arg(email)::text);

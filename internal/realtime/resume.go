@@ -1,0 +1,372 @@
+package realtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"roombell/internal/eventlog"
+)
+
+// Reasons of sync:reset that are decided here; eventlog has the others.
+const resetTooMany = "too_many"
+
+const (
+	// planTime bounds the first look at what a client missed. The log may be asked by thousands at once.
+	planTime = 30 * time.Second
+	// maxCursor is what is given back of a cursor that cannot be read: what eventlog reads at most.
+	maxCursor = 2048
+	// outlineFactor times the limit is how many events are looked at for those that a client may hear of.
+	outlineFactor = 10
+	// rightsAtOnce is how many chats one question about rights names.
+	rightsAtOnce = 5000
+	// rightsAge is how old they may get while a client reads slowly: who loses a chat hears nothing of it after a second.
+	rightsAge = 300 * time.Millisecond
+)
+
+// resume is a client on its way from the position that it brought to the node's. Its own goroutine's, after place.
+type resume struct {
+	brought string          // the cursor as the client sent it; empty when it was too long to be kept
+	reset   string          // the reason of a sync:reset that comes first; empty: none
+	from    eventlog.Cursor // what the reset's own cursor is, then where the replay begins
+	to      eventlog.Cursor // where it ends: what comes after waits for the client
+	missed  *eventlog.Missed
+	told    int // events of the replay
+	began   time.Time
+
+	// Who asks, and what is known of his rights.
+	user, organization int64
+	admin              bool
+	asked              map[int64]struct{}   // chats
+	rights             map[int64]ChatRights // of those that exist
+	askedAt            time.Time            // the oldest answer
+}
+
+// plan finds out whether the client can be told what it missed. An error means that this cannot be known now.
+func (s *Server) plan(ctx context.Context, r *resume) error {
+	ctx, cancel := context.WithTimeout(ctx, planTime)
+	defer cancel()
+	from, err := eventlog.ParseCursor(r.brought)
+	if err == nil && s.o.History != nil {
+		err = s.look(ctx, r, from)
+	} else {
+		err = eventlog.ErrCursor
+	}
+	switch {
+	case errors.Is(err, eventlog.ErrCursor):
+		r.reset = eventlog.ResetUnknownCursor
+	case errors.Is(err, eventlog.ErrTooOld):
+		r.reset = eventlog.ResetRetention
+	case errors.Is(err, errTooManyMissed):
+		r.reset = resetTooMany
+	case err != nil:
+		return fmt.Errorf("find what was missed: %w", err)
+	case r.missed.Failover:
+		r.reset = eventlog.ResetFailover
+		r.from = r.missed.Start()
+		return nil
+	default:
+		return nil
+	}
+	r.missed, r.from = nil, r.to
+	return nil
+}
+
+var errTooManyMissed = errors.New("more was missed than ROOMBELL_RESUME_LIMIT")
+
+// look asks for the events between from and r.to, and for today's rights on their chats, and counts.
+func (s *Server) look(ctx context.Context, r *resume, from eventlog.Cursor) error {
+	missed, err := s.o.History.Missed(ctx, eventlog.Question{From: from, To: r.to, OrganizationID: r.organization, UserID: r.user})
+	if err != nil {
+		return err
+	}
+	r.from, r.missed, r.asked = from, missed, nil
+	var all []eventlog.Event // without payloads
+	err = missed.Each(ctx, func(e *eventlog.Event) bool {
+		all = append(all, eventlog.Event{Kind: e.Kind, Name: e.Name, ChatID: e.ChatID, OrganizationID: e.OrganizationID, UserID: e.UserID, Audience: e.Audience})
+		return len(all) <= outlineFactor*s.o.ResumeLimit
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.askRights(ctx, r, all); err != nil {
+		return err
+	}
+	n := 0
+	for i := range all {
+		if r.mayHear(&all[i]) {
+			n++
+		}
+	}
+	if n > s.o.ResumeLimit || len(all) > outlineFactor*s.o.ResumeLimit {
+		return errTooManyMissed
+	}
+	return nil
+}
+
+// askRights asks about the chats of events that were not asked about lately.
+func (s *Server) askRights(ctx context.Context, r *resume, events []eventlog.Event) error {
+	if now := time.Now(); r.asked == nil || now.Sub(r.askedAt) > rightsAge {
+		r.asked, r.rights, r.askedAt = map[int64]struct{}{}, map[int64]ChatRights{}, now
+		r.admin = s.isAdmin(r.user)
+	}
+	var ids []int64
+	note := func(id int64) {
+		if _, asked := r.asked[id]; id != 0 && !asked {
+			r.asked[id] = struct{}{}
+			ids = append(ids, id)
+		}
+	}
+	for i := range events {
+		note(events[i].ChatID)
+		for _, sum := range sums(&events[i]).Chats {
+			note(sum.ID)
+		}
+	}
+	for chunk := range slices.Chunk(ids, rightsAtOnce) {
+		found, err := s.rights.get(ctx, chunk...)
+		if err != nil {
+			return fmt.Errorf("ask for rights on chats: %w", err)
+		}
+		for _, id := range chunk {
+			if rights, exists := found[id]; exists {
+				r.rights[id] = rights
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Server) isAdmin(userID int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.people[userID]
+	return p != nil && p.role == roleAdmin
+}
+
+// mayHear decides whether a replay has the event for this user: by today's rights on its chat, where that is gone by who
+// was addressed. What says that somebody gained or lost a chat is for those who were meant.
+func (r *resume) mayHear(e *eventlog.Event) bool {
+	addressed := e.Audience == nil || slices.Contains(e.Audience, r.user)
+	switch {
+	case e.Kind == eventlog.KindTruncate:
+		return true
+	case e.OrganizationID != r.organization:
+		return false
+	case e.UserID != 0:
+		return e.UserID == r.user
+	case e.ChatID == 0 || e.Kind == eventlog.KindEvent && (e.Name == "chat:deleted" || e.Name == "chats:updated"):
+		return addressed // of a sum, what it names is looked at when it is sent
+	case e.Kind == eventlog.KindEvent && e.Name == "chat:new":
+		return addressed && r.sees(e.ChatID, true)
+	}
+	return r.sees(e.ChatID, addressed)
+}
+
+// sees reports whether the user may see a chat today; of one that is gone, whether he was addressed.
+func (r *resume) sees(chatID int64, addressed bool) bool {
+	rights, exists := r.rights[chatID]
+	switch {
+	case !exists:
+		return addressed
+	case !rights.Restricted || r.admin:
+		return true
+	}
+	return slices.Contains(rights.Users, r.user)
+}
+
+const roleAdmin = "admin"
+
+// bulk is what realtime knows of a chats:updated.
+type bulk struct {
+	Reason    string    `json:"reason"`
+	Count     int64     `json:"count"`
+	Chats     []chatSum `json:"chats"`
+	Truncated bool      `json:"truncated"`
+	AtLeast   bool      `json:"atLeast,omitempty"`
+}
+
+type chatSum struct {
+	ID      int64 `json:"id"`
+	New     int64 `json:"new"`
+	Updated int64 `json:"updated"`
+	Deleted int64 `json:"deleted"`
+	Read    int64 `json:"read"`
+}
+
+// sums reads a chats:updated; other events have none.
+func sums(e *eventlog.Event) bulk {
+	var b bulk
+	if e.Kind != eventlog.KindEvent || e.Name != "chats:updated" || json.Unmarshal(e.Payload, &b) != nil {
+		return bulk{}
+	}
+	return b
+}
+
+// restrain takes out of a sum the chats that the user may not see, and reports whether anything is left of it.
+func (r *resume) restrain(e *eventlog.Event) bool {
+	b := sums(e)
+	if len(b.Chats) == 0 {
+		return true // of too many chats to be named
+	}
+	seen := slices.DeleteFunc(slices.Clone(b.Chats), func(sum chatSum) bool { return !r.sees(sum.ID, true) })
+	switch len(seen) {
+	case 0:
+		return false
+	case len(b.Chats):
+		return true
+	}
+	b.Chats, b.Count = seen, 0
+	for _, sum := range seen {
+		b.Count += sum.New + sum.Updated + sum.Deleted + sum.Read
+	}
+	e.Payload = body(b)
+	return true
+}
+
+// replay tells the client what it missed, as fast as it reads, and makes it live. What cannot be told to the end ends the
+// connection: the client comes back with the last cursor that it got.
+func (s *Server) replay(ctx context.Context, c *client, r *resume) {
+	defer s.rescue("replay")
+	s.metrics.replays.Inc()
+	defer s.metrics.replays.Dec()
+	err := s.tellMissed(ctx, c, r)
+	if err != nil {
+		s.metrics.resumes.WithLabelValues("broken").Inc()
+		s.log.Debug("replay ended early", "user", r.user, "told", r.told, "err", err)
+		s.shut(c)
+		return
+	}
+	result := r.reset
+	if result == "" {
+		result = "ok"
+	}
+	s.metrics.resumes.WithLabelValues(result).Inc()
+	s.metrics.resumeTime.Observe(time.Since(r.began).Seconds())
+}
+
+var errGone = errors.New("the connection has ended")
+
+func (s *Server) tellMissed(ctx context.Context, c *client, r *resume) error {
+	id := c.socket.Id()
+	if r.reset != "" {
+		b := &burst{}
+		b.add("sync:reset", body(resetEvent{Reason: r.reset, Cursor: r.from.String()}))
+		b.seal()
+		if !s.adapter.burst(id, b) {
+			return errGone
+		}
+	}
+	for {
+		if err := s.stream(ctx, c, r); err != nil {
+			return err
+		}
+		if !s.adapter.await(ctx, id) {
+			return errGone
+		}
+		var last []*encodedEvent
+		if r.reset == "" || r.reset == eventlog.ResetFailover {
+			last = append(last, encodeEvent("sync:complete", body(completeEvent{Replayed: r.told, Cursor: r.to.String()})))
+		}
+		taken, lapsed := s.adapter.catchUp(id, last...)
+		switch {
+		case taken:
+			return nil
+		case !lapsed:
+			return errGone
+		}
+		if err := s.lap(ctx, c, r); err != nil {
+			return err
+		}
+	}
+}
+
+// lap begins again from where the replay stands: more came meanwhile than could wait.
+func (s *Server) lap(ctx context.Context, c *client, r *resume) error {
+	type place struct {
+		at  eventlog.Cursor
+		err error
+	}
+	placed := make(chan place, 1)
+	s.attaches.join(func(at eventlog.Cursor, err error) {
+		s.adapter.expect(c.socket.Id())
+		placed <- place{at, err}
+	})
+	var p place
+	select {
+	case p = <-placed:
+	case <-ctx.Done():
+		return errGone
+	}
+	if p.err != nil {
+		return p.err
+	}
+	from := r.to
+	r.to = p.at
+	ctx, cancel := context.WithTimeout(ctx, planTime)
+	defer cancel()
+	err := s.look(ctx, r, from)
+	if err == nil && r.missed.Failover {
+		err = eventlog.ErrMoved // what the client heard before may not exist: let it come back with its cursor
+	}
+	return err
+}
+
+type completeEvent struct {
+	Replayed int    `json:"replayed"`
+	Cursor   string `json:"cursor"`
+}
+
+// stream sends what was missed, some dozens of kilobytes at a time.
+func (s *Server) stream(ctx context.Context, c *client, r *resume) error {
+	for r.missed != nil {
+		batch, err := r.missed.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if batch == nil {
+			return nil
+		}
+		if !s.adapter.await(ctx, c.socket.Id()) {
+			return errGone
+		}
+		if err := s.askRights(ctx, r, batch.Events); err != nil {
+			return err
+		}
+		s.replaying <- struct{}{} // bursts for thousands must not be made at once
+		b := s.encodeMissed(r, batch)
+		sent := s.adapter.burst(c.socket.Id(), b)
+		<-s.replaying
+		if !sent {
+			return errGone
+		}
+	}
+	return nil
+}
+
+// encodeMissed makes a burst of what the client may hear of a batch.
+func (s *Server) encodeMissed(r *resume, batch *eventlog.Batch) *burst {
+	b := &burst{bytes: make([]byte, 0, 64<<10)}
+	var wire []byte
+	for i := range batch.Events {
+		e := &batch.Events[i]
+		if !r.mayHear(e) || !r.restrain(e) {
+			continue
+		}
+		if e.Kind == eventlog.KindTruncate {
+			b.add("sync:reset", body(resetEvent{Reason: resetTruncate, Cursor: batch.Cursor(i)}))
+			continue
+		}
+		if wire = s.wireEvent(wire[:0], batch, i); wire == nil {
+			continue
+		}
+		b.add(e.Name, wire)
+		r.told++
+	}
+	b.seal()
+	s.metrics.replayed.Add(float64(len(b.frames)))
+	return b
+}
