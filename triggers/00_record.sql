@@ -264,7 +264,7 @@ BEGIN
   IF newest > clock_timestamp() - kept THEN
     RETURN false;
   END IF;
-  UPDATE public.event_log_trim t SET max_id = greatest(t.max_id, id_), emptied_at = clock_timestamp(),
+  UPDATE public.event_log_trim t SET max_id = greatest(t.max_id, id_), emptied_at = clock_timestamp(), snapshot = pg_current_snapshot(),
          max_txid = CASE WHEN txid_ > t.max_txid THEN txid_ ELSE t.max_txid END
    WHERE t.slot = rotate_slot.slot;
   EXECUTE format('TRUNCATE %s', part);

@@ -91,7 +91,7 @@ type querier interface {
 // queryPage reads what from has not seen. errTooMuch stops it when the payloads come to more bytes than that.
 func queryPage(ctx context.Context, q querier, from Cursor, limit, bytes int) (*answer, error) {
 	rows, err := q.Query(ctx, readSQL(fault.None(), true), pgx.QueryResultFormats{pgx.BinaryFormatCode},
-		from.hi, from.xmax, append([]uint64{}, from.xip...), int64(limit), false, false, from.xmin())
+		from.hi, from.xmax, append([]uint64{}, from.xip...), int64(limit), false, false)
 	if err != nil {
 		return nil, err
 	}

@@ -151,7 +151,8 @@ func (m *memory) missed(from, to Cursor, organizationID int64) (events []*Event,
 		}
 	}
 	sortByID(events)
-	return events, true
+	// What was read from the log may have been on its way through the tail.
+	return slices.CompactFunc(events, func(a, b *Event) bool { return a.ID == b.ID }), true
 }
 
 // expire drops what is too old. Thousands may ask at once: they do not wait for each other when there is nothing to drop.

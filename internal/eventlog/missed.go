@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"roombell/internal/eventlog/internal/fault"
 )
 
 // Why History cannot say what was missed. Other errors mean that the database could not be asked.
@@ -53,6 +55,7 @@ type History struct {
 	memory  *memory
 	log     *slog.Logger
 	metrics *historyMetrics
+	omit    fault.Step
 
 	filling sync.Mutex // held while the memory is filled
 	filled  int        // the era after the one that was filled
@@ -94,7 +97,7 @@ func NewHistory(ctx context.Context, o HistoryOptions) (*History, error) {
 	if o.Memory == 0 {
 		o.Memory = defaultMemory
 	}
-	h := &History{pool: pool, memory: newMemory(o.Memory), log: log, filled: -1, switches: map[uint32][]promotion{}}
+	h := &History{omit: omitted(), pool: pool, memory: newMemory(o.Memory), log: log, filled: -1, switches: map[uint32][]promotion{}}
 	h.metrics = newHistoryMetrics(o.Registerer, h.memory)
 	return h, nil
 }
@@ -150,12 +153,13 @@ func (h *History) Missed(ctx context.Context, q Question) (*Missed, error) {
 		return nil, ErrCursor
 	}
 	m := &Missed{h: h, q: q, way: newWay(q.From, q.To, true)}
+	m.way.noLate = h.omit == fault.X()
 	if q.From.timeline < q.To.timeline {
 		exact, err := h.exact(ctx, q.From, q.To)
 		if err != nil {
 			return nil, err
 		}
-		m.Failover = !exact
+		m.Failover = !exact && h.omit != fault.Timeline()
 	}
 	if m.remember() {
 		return m, nil
@@ -259,16 +263,15 @@ type page struct {
 // missedSQL reads events of an organization ($1) for a user ($2) above an id ($3) that a cursor ($4 its id, $5 what was running) has not
 // seen, $6 at most. Late events are looked for among the transactions that the cursor saw running. No others can have left some: an id at
 // or below the cursor's was drawn before its snapshot was taken, and the transaction had its own id by then (triggers see to that), so it
-// is below xmax. The head says whether this is the right server ($7, $8 are checked by the reader) and whether retention has removed what
-// is asked for: $7 is the id and $8 the transaction from which on nothing may be missing.
+// is below xmax. The head says which server answers, and whether retention has removed what is asked for: something that a position ($7, $8,
+// $9) has not seen.
 func missedSQL(columns string) string {
 	const concerns = ` AND kind IN ('event', 'custom', 'truncate') AND (user_id IS NULL OR user_id = $2)`
 	from := `SELECT ` + columns + ` FROM public.event_log WHERE `
-	return `SELECT c.system_identifier, roombell.timeline(),
-		EXISTS (SELECT FROM public.event_log_trim WHERE max_id > $7 OR max_id > 0 AND max_txid >= $8), e.*
+	return `SELECT c.system_identifier, roombell.timeline(), ` + trimmedSQL("$7", "$8", "$9") + `, e.*
 		FROM pg_control_system() c LEFT JOIN LATERAL (
-		  (` + from + `organization_id = $1 AND id > greatest($3, $4)` + concerns + ` ORDER BY id LIMIT $6)
-		  UNION ALL (` + from + `organization_id IS NULL AND id > greatest($3, $4)` + concerns + ` ORDER BY id LIMIT $6)
+		  (` + from + `organization_id = $1 AND id > greatest($3::bigint, $4::bigint)` + concerns + ` ORDER BY id LIMIT $6)
+		  UNION ALL (` + from + `organization_id IS NULL AND id+0 > greatest($3::bigint, $4::bigint)` + concerns + ` ORDER BY id+0 LIMIT $6)
 		  UNION ALL (` + from + `txid = ANY($5) AND id+0 > $3 AND id+0 <= $4 AND (organization_id+0 = $1 OR organization_id IS NULL)` + concerns + ` ORDER BY id+0 LIMIT $6)
 		  ORDER BY id LIMIT $6) e ON true`
 }
@@ -295,12 +298,12 @@ func (m *Missed) page(ctx context.Context, after int64, limit int) (page, error)
 		sql, limit = outlineSQL, outlineEvents
 	}
 	began := time.Now()
-	floor, xmin := m.q.From.hi, m.q.From.xmin()
-	if after >= floor && after > 0 { // late ones are done
-		floor, xmin = after, m.q.To.xmin()
+	stands := m.q.From.step
+	if after > 0 && after >= stands.hi { // late ones are done
+		stands = step{hi: after, snapshot: m.q.To.snapshot}
 	}
 	rows, err := m.h.pool.Query(ctx, sql, pgx.QueryResultFormats{pgx.BinaryFormatCode}, m.q.OrganizationID, m.q.UserID, after, m.q.From.hi,
-		append([]uint64{}, m.q.From.xip...), limit, floor, xmin)
+		append([]uint64{}, m.q.From.xip...), limit, stands.hi, stands.xmax, append([]uint64{}, stands.xip...))
 	if err != nil {
 		return page{}, fmt.Errorf("read what was missed: %w", err)
 	}
@@ -409,8 +412,12 @@ func (h *History) fill(ctx context.Context, at Cursor) error {
 	}
 	for n, began := fillEvents, time.Now(); ; n /= 8 {
 		from, a, err := h.readBack(ctx, at, n)
-		if errors.Is(err, errTooMuch) && n > 8 {
-			continue // long payloads
+		if errors.Is(err, errTooMuch) { // long payloads
+			if n == 0 {
+				h.filled = era // there is no room for anything
+				return nil
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("read the latest events: %w", err)

@@ -21,7 +21,7 @@ const chunk = 1000
 // guards keep the planner on the two indexes: its guess for txid >= $ is a third of the log, and it would read that. They also keep the
 // session alive while nothing happens, and let the server notice within 11 seconds that our host is gone: we may hold the gate. A ring is a
 // commit; it must not wait for a flush.
-const guards = planGuards + `; SET synchronous_commit = off; SET idle_session_timeout = 0; SET statement_timeout = '15s'; ` +
+const guards = planGuards + `; SET synchronous_commit = off; SET idle_session_timeout = 0; SET statement_timeout = 0; SET lock_timeout = '7s'; ` +
 	`SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3`
 
 const planGuards = `SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; ` +
@@ -37,11 +37,11 @@ const planGuards = `SET enable_seqscan = off; SET enable_bitmapscan = off; SET j
 //
 // With $5 every row rings, within the read: Postgres sends one NOTIFY for it when the statement commits, and none when it found nothing.
 //
-// $7 (where the statement has it) is the cursor's xmin: whether retention has removed something that the cursor has not seen.
+// With tooOld the head also says whether retention has removed something that the cursor has not seen.
 func readSQL(omit fault.Step, tooOld bool) string {
 	trimmed := "false"
 	if tooOld {
-		trimmed = `EXISTS (SELECT FROM public.event_log_trim WHERE max_id > $1 OR max_id > 0 AND max_txid >= $7)`
+		trimmed = trimmedSQL("$1", "$2", "$3")
 	}
 	const events = `SELECT NULL, NULL, NULL, NULL, NULL, CASE WHEN $5 THEN pg_notify('roombell', '')::text END, ` + columns +
 		` FROM public.event_log WHERE `
@@ -56,6 +56,13 @@ func readSQL(omit fault.Step, tooOld bool) string {
 	return `SELECT pg_current_snapshot(), pg_current_wal_flush_lsn(), clock_timestamp(), CASE WHEN $6 THEN pg_try_advisory_lock(7461, 1) END, ` +
 		trimmed + `, NULL::text, NULL::bigint, NULL::xid8, NULL::timestamptz, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint[], ` +
 		`NULL::text, NULL::text, NULL::json, NULL::bigint[] UNION ALL ` + strings.Join(append(above, late...), ` UNION ALL `)
+}
+
+// trimmedSQL asks whether retention has removed something that a position (its id, xmax and what was running) has not seen. What was running
+// at the position and had not ended when the slot was emptied had nothing in it: its lock would have kept the slot.
+func trimmedSQL(id, xmax, xip string) string {
+	return `EXISTS (SELECT FROM public.event_log_trim t WHERE t.max_id > ` + id + ` OR t.max_id > 0 AND (t.max_txid >= ` + xmax + ` OR EXISTS (
+		SELECT FROM unnest(` + xip + `::xid8[]) x WHERE x <= t.max_txid AND (t.snapshot IS NULL OR pg_visible_in_snapshot(x, t.snapshot)))))`
 }
 
 const columns = `id, txid, created_at, organization_id, chat_id, user_id, audience, kind, event, payload, touched`
@@ -83,7 +90,7 @@ const (
 )
 
 // parameterTypes are those of readSQL, named because a statement with a step left out does not use all of them.
-var parameterTypes = [...]uint32{pgtype.Int8OID, pgtype.XID8OID, pgtype.XID8ArrayOID, pgtype.Int8OID, pgtype.BoolOID, pgtype.BoolOID, pgtype.XID8OID}
+var parameterTypes = [...]uint32{pgtype.Int8OID, pgtype.XID8OID, pgtype.XID8ArrayOID, pgtype.Int8OID, pgtype.BoolOID, pgtype.BoolOID}
 
 // binaryFormat asks for all values in Postgres' binary format: a payload comes as its bytes in either, the rest is shorter.
 var binaryFormat = []int16{1}
@@ -279,6 +286,9 @@ type found struct {
 // it began. On an error what was published is published, and the cursor stands after it.
 func (s *session) read(ctx context.Context, mode readMode) (found, error) {
 	waiting := s.t.requests.take()
+	if s.t.omit == fault.Fresh() {
+		s.t.answerStale(&waiting)
+	}
 	if err := s.ping(ctx, waiting.pings); err != nil {
 		taken{attaches: waiting.attaches}.refuse()
 		return found{}, err
@@ -323,17 +333,17 @@ func (s *session) readChunks(ctx context.Context, mode readMode) (found, error) 
 
 // query runs the read: one round trip.
 func (s *session) query(ctx context.Context, mode readMode) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, heard, cancel := patient(ctx)
 	defer cancel()
 	c := s.t.cursor
 	statement, parameters := s.reading, s.parameters(c, mode)
 	if mode.gap {
 		statement = s.readingGap
-		parameters = append(parameters, binary.BigEndian.AppendUint64(nil, c.xmin()))
 	}
 	rows := s.pg.ExecStatement(ctx, statement, parameters, binaryFormat, binaryFormat)
 	a := &answer{}
 	for rows.NextRow() {
+		heard()
 		if row := rows.Values(); row[headSnapshot] != nil {
 			// What was heard until now was committed before this snapshot. Postgres sends nothing of the kind while a statement runs.
 			s.bell = false
@@ -344,7 +354,7 @@ func (s *session) query(ctx context.Context, mode readMode) (*answer, error) {
 		}
 	}
 	if _, err := rows.Close(); err != nil {
-		return nil, err
+		return nil, cmp.Or(context.Cause(ctx), err)
 	}
 	a.finish(chunk, c.hi)
 	return a, nil
@@ -378,6 +388,7 @@ func (t *Tail) deliver(a *answer, answered time.Time) {
 		return
 	}
 	b := newBatch(prev, t.cursor, a.events)
+	b.way.noLate = t.omit == fault.X()
 	t.metrics.published(a.events, a.now, answered)
 	for _, p := range t.publishers {
 		p.Publish(b)
