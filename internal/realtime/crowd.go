@@ -74,7 +74,7 @@ func newLookup[V any](ask func(ctx context.Context, ids []int64) (map[int64]V, e
 	return l
 }
 
-// get returns what was found, of others too, by a question that was asked after this call.
+// get returns what was found, of others too, by a question that was asked after this call. ctx has a deadline.
 func (l *lookup[V]) get(ctx context.Context, ids ...int64) (map[int64]V, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -92,15 +92,15 @@ func (l *lookup[V]) get(ctx context.Context, ids ...int64) (map[int64]V, error) 
 // answer asks once for the whole group, for as long as the most patient of them waits.
 func (l *lookup[V]) answer(group []*inquiry[V]) {
 	var ids []int64
-	ctx, deadline := context.WithoutCancel(group[0].ctx), time.Time{}
+	var deadline time.Time
 	for _, i := range group {
 		ids = append(ids, i.ids...)
-		if d, ok := i.ctx.Deadline(); ok && d.After(deadline) {
+		if d, _ := i.ctx.Deadline(); d.After(deadline) {
 			deadline = d
 		}
 	}
 	slices.Sort(ids)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(group[0].ctx), deadline)
 	defer cancel()
 	found, err := l.ask(ctx, slices.Compact(ids))
 	for _, i := range group {

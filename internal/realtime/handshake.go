@@ -88,7 +88,9 @@ func (s *Server) enter(c *client, err error, next func(*socket.ExtendedError)) {
 	r, sock := c.resume, c.socket
 	s.mu.Unlock()
 	if err == nil && r != nil && sock != nil {
-		err = s.plan(context.WithoutCancel(sock.Request().Context()), r)
+		if err = s.plan(context.WithoutCancel(sock.Request().Context()), r); err != nil {
+			s.adapter.DelAll(sock.Id()) // the library will not: it never hears of it
+		}
 	}
 	if err != nil {
 		s.turnAway(c, err, next)
@@ -312,6 +314,11 @@ func (s *Server) letIn(c *client, end context.CancelFunc) (first *encodedEvent, 
 	c.position, c.resume, c.end = "", nil, end
 	c.stage = live
 	s.metrics.sockets.Inc()
+	s.passed.came++
+	if said.Resumed {
+		s.passed.resumed++
+	}
+	s.log.Debug("socket opened", "user", p.id, "org", p.organization, "resumed", said.Resumed)
 	s.keepToken(c, c.expires)
 	p.seen = now
 	s.notice(p)

@@ -41,9 +41,7 @@ type polling struct {
 	heard     time.Time          // the start, or the last PONG
 	patience  time.Duration      // after heard, to the next PONG
 	queue     []frame
-	waiting   int           // bytes of queue, and of what is being written
-	exempt    int           // bytes of them that were bursts
-	drained   chan struct{} // of room; nil while nobody waits
+	pending   pending       // queue, and what is being written
 	polled    bool          // a GET waits
 	answer    answer        // what it is woken for, if not for the queue
 	wake      chan struct{} // to the GET that waits
@@ -66,7 +64,7 @@ const (
 )
 
 func newPolling(ctx *types.HttpContext, o *transportOptions) *polling {
-	t := &polling{Transport: transports.MakeTransport(), options: o, heard: time.Now(), wake: make(chan struct{}, 1)}
+	t := &polling{Transport: transports.MakeTransport(), options: o, heard: time.Now(), wake: make(chan struct{}, 1), pending: pending{metrics: o.Metrics}}
 	t.Prototype(t)
 	t.Construct(ctx)
 	t.options.Metrics.connections.WithLabelValues(transports.POLLING).Inc()
@@ -165,8 +163,12 @@ func (t *polling) answered(ctx *types.HttpContext) bool {
 	t.polled = false
 	var packets [][]byte
 	n := 0
-	if answer == answerQueue || answer == answerClose {
+	switch answer {
+	case answerQueue, answerClose:
 		packets, n = t.takeLocked()
+	case answerNoop:
+		t.queue = nil
+		t.pending.clear()
 	}
 	ended := t.ended
 	t.ended = nil
@@ -220,11 +222,7 @@ func (t *polling) respond(ctx *types.HttpContext, packets [][]byte, n int) {
 	t.Emit("headers", h, ctx)
 	err := t.write(ctx, body)
 	t.mu.Lock()
-	t.waiting -= n
-	t.exempt = min(t.exempt, t.waiting)
-	if t.waiting <= roomFor {
-		t.drainLocked()
-	}
+	t.pending.done(n)
 	t.mu.Unlock()
 	if err != nil {
 		t.OnError("polling write error", err)
@@ -350,7 +348,7 @@ func (t *polling) closeLocked(a answer) {
 		return
 	}
 	t.state = closed
-	t.drainLocked()
+	t.pending.wake()
 	t.options.Metrics.connections.WithLabelValues(transports.POLLING).Dec()
 	if t.polled {
 		t.answer = a
@@ -358,6 +356,7 @@ func (t *polling) closeLocked(a answer) {
 		return
 	}
 	t.queue = nil
+	t.pending.clear()
 }
 
 func (t *polling) wakeLocked() {
@@ -423,7 +422,7 @@ func (t *polling) handOver(next *webSocket) {
 	defer t.mu.Unlock()
 	left := t.queue
 	t.queue, t.next = nil, next
-	t.drainLocked()
+	t.pending.clear()
 	next.adopt(left)
 }
 
@@ -478,7 +477,7 @@ func (t *polling) send(volatile bool, queue func(), forward func(*webSocket) boo
 		return forward(t.next)
 	case t.state != open && !t.handed, volatile && !t.polled:
 		return false
-	case t.waiting-t.exempt > t.options.SendQueue && !t.handed: // then nobody would hear of the cut
+	case t.pending.full(t.options.SendQueue) && !t.handed: // then nobody would hear of the cut
 		t.options.Metrics.slow.Inc()
 		t.cut(errSlowClient)
 		return false
@@ -492,7 +491,7 @@ func (t *polling) pushBurst(b *burst) bool {
 		for _, f := range b.frames {
 			t.queueLocked(f)
 		}
-		t.exempt += len(b.bytes)
+		t.pending.exempt += len(b.bytes)
 	}, func(next *webSocket) bool { return next.pushBurst(b) })
 }
 
@@ -502,26 +501,15 @@ func (t *polling) room() <-chan struct{} {
 	if t.next != nil {
 		return t.next.room()
 	}
-	if t.state != open || t.waiting <= roomFor {
+	if t.state != open {
 		return nil
 	}
-	if t.drained == nil {
-		t.drained = make(chan struct{})
-	}
-	return t.drained
-}
-
-// drainLocked wakes who waits for room.
-func (t *polling) drainLocked() {
-	if t.drained != nil {
-		close(t.drained)
-		t.drained = nil
-	}
+	return t.pending.room()
 }
 
 func (t *polling) queueLocked(f frame) {
 	t.queue = append(t.queue, f)
-	t.waiting += len(f.ws)
+	t.pending.add(len(f.ws))
 	t.wakeLocked()
 }
 

@@ -126,6 +126,8 @@ func (s *Server) askRights(ctx context.Context, r *resume, events []eventlog.Eve
 			note(sum.ID)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.timing.lookup)
+	defer cancel()
 	for chunk := range slices.Chunk(ids, rightsAtOnce) {
 		found, err := s.rights.get(ctx, chunk...)
 		if err != nil {

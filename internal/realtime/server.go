@@ -59,6 +59,7 @@ type Server struct {
 	sending       bool
 	draining      bool
 	closing       int           // transports being closed
+	passed        passage       // since the last line of the log
 	empty         chan struct{} // closed when draining is done
 
 	doubted chan struct{} // signals doubts
@@ -155,6 +156,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.drain()
 	stop()
 	parts.Wait()
+	s.report()
 	return nil
 }
 
@@ -200,6 +202,20 @@ func (s *Server) settle() {
 	}
 }
 
+// passage counts who came and went.
+type passage struct{ came, resumed, went int }
+
+// report says at info how many came and went, when there is something to say.
+func (s *Server) report() {
+	s.mu.Lock()
+	p, sockets := s.passed, len(s.clients)
+	s.passed = passage{}
+	s.mu.Unlock()
+	if p != (passage{}) {
+		s.log.Info("sockets", "open", sockets, "came", p.came, "resumed", p.resumed, "went", p.went)
+	}
+}
+
 // sweep ends the sockets whose connection went without a word: the library's close and connect can miss each other.
 func (s *Server) sweep(ctx context.Context) {
 	tick := time.NewTicker(s.o.timing.sweep)
@@ -209,6 +225,7 @@ func (s *Server) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			s.report()
 			for _, c := range s.orphans() {
 				s.metrics.orphans.Inc()
 				s.dismiss(c)
@@ -314,6 +331,8 @@ func (s *Server) leave(c *client) {
 	if was == live {
 		p.seen = time.Now()
 		s.metrics.sockets.Dec()
+		s.passed.went++
+		s.log.Debug("socket closed", "user", p.id, "org", p.organization)
 	}
 	p.clients = slices.DeleteFunc(p.clients, func(other *client) bool { return other == c })
 	for chatID := range c.chats {

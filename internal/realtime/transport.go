@@ -108,6 +108,51 @@ type sender interface {
 // roomFor is how many bytes may wait when the next burst is handed over.
 const roomFor = 16 << 10
 
+// pending counts the bytes that wait in a transport, whose mutex guards it.
+type pending struct {
+	bytes   int
+	exempt  int           // of them those of bursts, which do not count for the send queue
+	drained chan struct{} // of room; nil while nobody waits
+	metrics *transportMetrics
+}
+
+func (p *pending) add(n int) {
+	p.bytes += n
+	p.metrics.queued.Add(float64(n))
+}
+
+func (p *pending) done(n int) {
+	n = min(n, p.bytes) // it may have been cleared meanwhile
+	p.bytes -= n
+	p.metrics.queued.Sub(float64(n))
+	if p.exempt = min(p.exempt, p.bytes); p.bytes <= roomFor {
+		p.wake()
+	}
+}
+
+// clear is for what is thrown away, or goes elsewhere.
+func (p *pending) clear() { p.done(p.bytes) }
+
+// room is sender.room of a transport that is open.
+func (p *pending) room() <-chan struct{} {
+	if p.bytes <= roomFor {
+		return nil
+	}
+	if p.drained == nil {
+		p.drained = make(chan struct{})
+	}
+	return p.drained
+}
+
+func (p *pending) wake() {
+	if p.drained != nil {
+		close(p.drained)
+		p.drained = nil
+	}
+}
+
+func (p *pending) full(limit int) bool { return p.bytes-p.exempt > limit }
+
 var (
 	_ sender = (*webSocket)(nil)
 	_ sender = (*polling)(nil)
@@ -132,9 +177,7 @@ type webSocket struct {
 	state    state
 	flushing bool            // the flusher runs, and nobody else writes
 	upgrade  bool            // from long-polling, not handed over yet
-	waiting  int             // bytes of queue, and of what the flusher is writing
-	exempt   int             // bytes of them that were a burst
-	drained  chan struct{}   // of room; nil while nobody waits
+	pending  pending         // queue, and what the flusher is writing
 	unsent   int             // what the kernel had not sent at the flusher's last look
 	raw      syscall.RawConn // of a TCP connection; nil sends everything through the queue
 
@@ -166,7 +209,7 @@ const (
 )
 
 func newWebSocket(ctx *types.HttpContext, o *transportOptions) *webSocket {
-	t := &webSocket{Transport: transports.MakeTransport(), options: o}
+	t := &webSocket{Transport: transports.MakeTransport(), options: o, pending: pending{metrics: o.Metrics}}
 	t.Prototype(t)
 	t.Construct(ctx)
 	return t
@@ -296,7 +339,7 @@ func (t *webSocket) end() {
 func (t *webSocket) release() {
 	t.mu.Lock()
 	t.state, t.queue, t.parked = closed, nil, nil
-	t.drainLocked()
+	t.pending.clear()
 	t.mu.Unlock()
 	_ = t.conn.Close()
 	t.options.Metrics.connections.WithLabelValues(transports.WEBSOCKET).Dec()
@@ -335,7 +378,7 @@ func (t *webSocket) report(err error) {
 func (t *webSocket) abort(err error) {
 	t.mu.Lock()
 	t.state, t.queue, t.parked = closed, nil, nil
-	t.drainLocked()
+	t.pending.clear()
 	t.mu.Unlock()
 	conn := t.conn
 	if c, ok := conn.(*tls.Conn); ok {
@@ -454,35 +497,24 @@ func (t *webSocket) pushBurst(b *burst) bool {
 	if !t.acceptLocked() {
 		return false
 	}
-	before := t.waiting
+	before := t.pending.bytes
 	if t.upgrade {
 		t.parked = append(t.parked, b.frames...)
-		t.waiting += len(b.bytes)
+		t.pending.add(len(b.bytes))
 	} else {
 		t.writeLocked(b.bytes)
 	}
-	t.exempt += t.waiting - before
+	t.pending.exempt += t.pending.bytes - before
 	return true
 }
 
 func (t *webSocket) room() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.state != open || t.waiting <= roomFor {
+	if t.state != open {
 		return nil
 	}
-	if t.drained == nil {
-		t.drained = make(chan struct{})
-	}
-	return t.drained
-}
-
-// drainLocked wakes who waits for room.
-func (t *webSocket) drainLocked() {
-	if t.drained != nil {
-		close(t.drained)
-		t.drained = nil
-	}
+	return t.pending.room()
 }
 
 // acceptLocked reports whether one more packet may be queued, and cuts the client whose queue is full.
@@ -490,7 +522,7 @@ func (t *webSocket) acceptLocked() bool {
 	if t.state != open {
 		return false
 	}
-	if t.waiting-t.exempt <= t.options.SendQueue {
+	if !t.pending.full(t.options.SendQueue) {
 		return true
 	}
 	t.state = closed
@@ -505,7 +537,7 @@ func (t *webSocket) sendLocked(f frame) {
 	}
 	if t.upgrade {
 		t.parked = append(t.parked, f)
-		t.waiting += len(f.ws)
+		t.pending.add(len(f.ws))
 		return
 	}
 	t.writeLocked(f.ws)
@@ -516,8 +548,8 @@ func (t *webSocket) adopt(left []frame) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	parked := t.parked
-	t.parked, t.upgrade, t.waiting, t.exempt = nil, false, 0, 0
-	defer t.drainLocked()
+	t.parked, t.upgrade = nil, false
+	t.pending.clear()
 	if t.state != open {
 		return
 	}
@@ -544,7 +576,7 @@ func (t *webSocket) writeLocked(b []byte) {
 		b = b[n:]
 	}
 	t.queue = append(t.queue, b)
-	t.waiting += len(b)
+	t.pending.add(len(b))
 	if !t.flushing {
 		t.flushing = true
 		go t.flush()
@@ -596,11 +628,7 @@ func (t *webSocket) wrote(rest net.Buffers, written int) {
 	if len(rest) > 0 {
 		t.queue = append(rest, t.queue...)
 	}
-	t.waiting -= written
-	t.exempt = min(t.exempt, t.waiting)
-	if t.waiting <= roomFor {
-		t.drainLocked()
-	}
+	t.pending.done(written)
 }
 
 // patient reports whether a write that met its deadline is to be gone on with: the client takes something, if not as fast
@@ -627,7 +655,7 @@ func (t *webSocket) nextChunk() (chunk net.Buffers, n int, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.queue) == 0 {
-		t.queue, t.flushing, t.exempt, t.unsent = nil, false, 0, math.MaxInt
+		t.queue, t.flushing, t.unsent = nil, false, math.MaxInt
 		_ = t.conn.SetWriteDeadline(time.Time{}) // tryWrite would fail at a deadline that has passed
 		return nil, 0, t.state == closing
 	}

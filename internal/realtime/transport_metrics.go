@@ -8,6 +8,7 @@ type transportMetrics struct {
 	frames      prometheus.Counter
 	bytes       prometheus.Counter
 	slow        prometheus.Counter
+	queued      prometheus.Gauge
 }
 
 func newTransportMetrics(r prometheus.Registerer) *transportMetrics {
@@ -29,8 +30,12 @@ func newTransportMetrics(r prometheus.Registerer) *transportMetrics {
 			Help: "Connections closed because their send queue was full or stuck.",
 		}),
 	}
+	m.queued = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "roombell_realtime_queued_bytes",
+		Help: "Bytes that wait here for clients that read slowly, all together.",
+	})
 	if r != nil {
-		r.MustRegister(m.connections, m.frames, m.bytes, m.slow)
+		r.MustRegister(m.connections, m.frames, m.bytes, m.slow, m.queued)
 	}
 	return m
 }

@@ -174,11 +174,11 @@ func waitingOf(s *socket.Socket) int {
 	case *webSocket:
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return t.waiting
+		return t.pending.bytes
 	case *polling:
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return t.waiting
+		return t.pending.bytes
 	}
 	return 0
 }
