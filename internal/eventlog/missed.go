@@ -35,7 +35,7 @@ const (
 	outlineEvents = 5000
 	// partEvents and partBytes bound what Next returns.
 	partEvents = 128
-	partBytes  = 48 << 10
+	partBytes  = 12 << 10
 
 	defaultMemory = 64 << 20
 )
@@ -218,7 +218,7 @@ func (m *Missed) Each(ctx context.Context, f func(e *Event) bool) error {
 	return nil
 }
 
-// Next returns the next events, some dozens of kilobytes of them, or nil after the last. ErrTooOld and ErrMoved may come up on the way.
+// Next returns the next events, a dozen kilobytes of them, or nil after the last. ErrTooOld and ErrMoved may come up on the way.
 func (m *Missed) Next(ctx context.Context) (*Batch, error) {
 	for len(m.ready) == 0 {
 		if m.all {

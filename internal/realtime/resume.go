@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"roombell/internal/eventlog"
@@ -24,7 +25,10 @@ const (
 	// rightsAtOnce is how many chats one question about rights names.
 	rightsAtOnce = 5000
 	// rightsAge is how old they may get while a client reads slowly: who loses a chat hears nothing of it after a second.
-	rightsAge = 300 * time.Millisecond
+	rightsAge = 700 * time.Millisecond
+	// slots is how many clients are told at once what they missed, slotTime for how long each counts as one of them.
+	slots    = 64
+	slotTime = 250 * time.Millisecond
 )
 
 // resume is a client on its way from the position that it brought to the node's. Its own goroutine's, after place.
@@ -40,9 +44,14 @@ type resume struct {
 	// Who asks, and what is known of his rights.
 	user, organization int64
 	admin              bool
-	asked              map[int64]struct{}   // chats
-	rights             map[int64]ChatRights // of those that exist
-	askedAt            time.Time            // the oldest answer
+	rights             []answered
+	askedAt            time.Time // the first of rights
+}
+
+// answered is what was said of some chats' rights.
+type answered struct {
+	chats []int64              // ascending
+	found map[int64]ChatRights // of those that exist, and of others
 }
 
 // plan finds out whether the client can be told what it missed. An error means that this cannot be known now.
@@ -83,63 +92,81 @@ func (s *Server) look(ctx context.Context, r *resume, from eventlog.Cursor) erro
 	if err != nil {
 		return err
 	}
-	r.from, r.missed, r.asked = from, missed, nil
-	var all []eventlog.Event // without payloads
+	r.from, r.missed, r.rights = from, missed, nil
+	var chats []int64
+	seen := 0
 	err = missed.Each(ctx, func(e *eventlog.Event) bool {
-		all = append(all, eventlog.Event{Kind: e.Kind, Name: e.Name, ChatID: e.ChatID, OrganizationID: e.OrganizationID, UserID: e.UserID, Audience: e.Audience})
-		return len(all) <= outlineFactor*s.o.ResumeLimit
+		chats = append(chats, e.ChatID)
+		seen++
+		return seen <= outlineFactor*s.o.ResumeLimit
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.askRights(ctx, r, all); err != nil {
+	if seen > outlineFactor*s.o.ResumeLimit {
+		return errTooManyMissed
+	}
+	if err := s.askRights(ctx, r, chats); err != nil || seen <= s.o.ResumeLimit {
 		return err
 	}
 	n := 0
-	for i := range all {
-		if r.mayHear(&all[i]) {
+	err = missed.Each(ctx, func(e *eventlog.Event) bool {
+		if r.mayHear(e) {
 			n++
 		}
+		return n <= s.o.ResumeLimit
+	})
+	if err == nil && n > s.o.ResumeLimit {
+		err = errTooManyMissed
 	}
-	if n > s.o.ResumeLimit || len(all) > outlineFactor*s.o.ResumeLimit {
-		return errTooManyMissed
+	return err
+}
+
+// askRights asks about chats that were not asked about lately.
+func (s *Server) askRights(ctx context.Context, r *resume, chats []int64) error {
+	if now := time.Now(); len(r.rights) == 0 || now.Sub(r.askedAt) > rightsAge {
+		r.rights, r.askedAt, r.admin = nil, now, s.isAdmin(r.user)
+	}
+	slices.Sort(chats)
+	chats = slices.DeleteFunc(slices.Compact(chats), func(id int64) bool {
+		_, known := r.rightsOn(id)
+		return id == 0 || known
+	})
+	ctx, cancel := context.WithTimeout(ctx, s.o.timing.lookup)
+	defer cancel()
+	for part := range slices.Chunk(chats, rightsAtOnce) {
+		found, err := s.rights.get(ctx, part...)
+		if err != nil {
+			return fmt.Errorf("ask for rights on chats: %w", err)
+		}
+		r.rights = append(r.rights, answered{slices.Clone(part), found})
 	}
 	return nil
 }
 
-// askRights asks about the chats of events that were not asked about lately.
-func (s *Server) askRights(ctx context.Context, r *resume, events []eventlog.Event) error {
-	if now := time.Now(); r.asked == nil || now.Sub(r.askedAt) > rightsAge {
-		r.asked, r.rights, r.askedAt = map[int64]struct{}{}, map[int64]ChatRights{}, now
-		r.admin = s.isAdmin(r.user)
-	}
-	var ids []int64
-	note := func(id int64) {
-		if _, asked := r.asked[id]; id != 0 && !asked {
-			r.asked[id] = struct{}{}
-			ids = append(ids, id)
-		}
-	}
-	for i := range events {
-		note(events[i].ChatID)
-		for _, sum := range sums(&events[i]).Chats {
-			note(sum.ID)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.timing.lookup)
-	defer cancel()
-	for chunk := range slices.Chunk(ids, rightsAtOnce) {
-		found, err := s.rights.get(ctx, chunk...)
-		if err != nil {
-			return fmt.Errorf("ask for rights on chats: %w", err)
-		}
-		for _, id := range chunk {
-			if rights, exists := found[id]; exists {
-				r.rights[id] = rights
+// rightsOn returns the rights on a chat, nil when it is gone; known is false when they were not asked for.
+func (r *resume) rightsOn(chatID int64) (rights *ChatRights, known bool) {
+	for _, a := range r.rights {
+		if _, asked := slices.BinarySearch(a.chats, chatID); asked {
+			if found, exists := a.found[chatID]; exists {
+				return &found, true
 			}
+			return nil, true
 		}
 	}
-	return nil
+	return nil, false
+}
+
+// chatsOf returns the chats that a part of the log names.
+func chatsOf(events []eventlog.Event) []int64 {
+	var chats []int64
+	for i := range events {
+		chats = append(chats, events[i].ChatID)
+		for _, sum := range sums(&events[i]).Chats {
+			chats = append(chats, sum.ID)
+		}
+	}
+	return chats
 }
 
 func (s *Server) isAdmin(userID int64) bool {
@@ -170,9 +197,9 @@ func (r *resume) mayHear(e *eventlog.Event) bool {
 
 // sees reports whether the user may see a chat today; of one that is gone, whether he was addressed.
 func (r *resume) sees(chatID int64, addressed bool) bool {
-	rights, exists := r.rights[chatID]
+	rights, _ := r.rightsOn(chatID)
 	switch {
-	case !exists:
+	case rights == nil:
 		return addressed
 	case !rights.Restricted || r.admin:
 		return true
@@ -324,6 +351,9 @@ type completeEvent struct {
 
 // stream sends what was missed, some dozens of kilobytes at a time.
 func (s *Server) stream(ctx context.Context, c *client, r *resume) error {
+	// Bursts for thousands must not lie in memory at once. Who reads slowly does not keep the others waiting.
+	release := s.takeSlot(ctx)
+	defer release()
 	for r.missed != nil {
 		batch, err := r.missed.Next(ctx)
 		if err != nil {
@@ -335,23 +365,46 @@ func (s *Server) stream(ctx context.Context, c *client, r *resume) error {
 		if !s.adapter.await(ctx, c.socket.Id()) {
 			return errGone
 		}
-		if err := s.askRights(ctx, r, batch.Events); err != nil {
+		if err := s.askRights(ctx, r, chatsOf(batch.Events)); err != nil {
 			return err
 		}
-		s.replaying <- struct{}{} // bursts for thousands must not be made at once
-		b := s.encodeMissed(r, batch)
-		sent := s.adapter.burst(c.socket.Id(), b)
-		<-s.replaying
-		if !sent {
+		if !s.adapter.burst(c.socket.Id(), s.encodeMissed(r, batch)) {
 			return errGone
 		}
 	}
 	return nil
 }
 
+// takeSlot waits for one of the places of those who are told what they missed. It is given up after a moment in any case:
+// by then the client reads slowly.
+func (s *Server) takeSlot(ctx context.Context) (release func()) {
+	select {
+	case s.replaying <- struct{}{}:
+	case <-ctx.Done():
+		return func() {}
+	}
+	var once sync.Once
+	free := func() { once.Do(func() { <-s.replaying }) }
+	timer := time.AfterFunc(slotTime, free)
+	return func() {
+		timer.Stop()
+		free()
+	}
+}
+
+// burstSize is about what the events of a batch take on the wire.
+func burstSize(batch *eventlog.Batch) int {
+	const envelope = 256 // name, cursor, ids, frame
+	n := envelope * len(batch.Events)
+	for i := range batch.Events {
+		n += len(batch.Events[i].Payload)
+	}
+	return n
+}
+
 // encodeMissed makes a burst of what the client may hear of a batch.
 func (s *Server) encodeMissed(r *resume, batch *eventlog.Batch) *burst {
-	b := &burst{bytes: make([]byte, 0, 64<<10)}
+	b := &burst{bytes: make([]byte, 0, burstSize(batch))}
 	var wire []byte
 	for i := range batch.Events {
 		e := &batch.Events[i]

@@ -41,7 +41,7 @@ type Server struct {
 	rights   *lookup[ChatRights]
 	attaches crowd[func(eventlog.Cursor, error)]
 
-	replaying chan struct{} // one for each burst that may be in the making
+	replaying chan struct{} // who is being told what he missed
 
 	complaints rate.Sometimes // of connections that come again and again
 
@@ -88,7 +88,7 @@ func New(o Options) (*Server, error) {
 	s.alarms = newAlarms(s.rescue)
 	s.users, s.rights = newLookup(s.askUsers), newLookup(s.askChatRights)
 	s.attaches.serve = s.attach
-	s.replaying = make(chan struct{}, 8)
+	s.replaying = make(chan struct{}, slots)
 	s.serve()
 	return s, nil
 }
