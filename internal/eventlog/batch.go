@@ -59,6 +59,9 @@ type way struct {
 }
 
 func newWay(from, to Cursor, late bool) way {
+	if from.timeline < to.timeline && from.hi > to.hi {
+		from = from.without(to.hi)
+	}
 	w := way{from: from, to: to, head: to.appendHead(nil)}
 	if late && len(from.late) == 0 {
 		h := w.stamp(from).appendHead(nil)
@@ -68,10 +71,20 @@ func newWay(from, to Cursor, late bool) way {
 	return w
 }
 
+// without is c where no event above an id exists: those that it saw were lost by a promotion. A position must not look ahead of the nodes'.
+func (c Cursor) without(hi int64) Cursor {
+	late := c.late
+	for c.late = nil; len(late) > 0 && late[0].hi >= hi; late = late[1:] {
+		c.step = late[0] // newer, and higher than what is left of the former
+	}
+	c.hi, c.late = hi, late
+	return c
+}
+
 // append appends the position after the event of this id, which is not the last of the way.
 func (w *way) append(raw []byte, id int64) []byte {
 	switch {
-	case id > w.from.hi:
+	case id >= w.from.hi:
 		return append(appendID(append(raw, w.head...), id), 0)
 	case w.lateHead != nil && !w.noLate:
 		return appendID(append(raw, w.lateHead...), id)
@@ -86,7 +99,7 @@ func (w *way) append(raw []byte, id int64) []byte {
 // only the late ones up to this id: a second step. The first event above from's id ends that: everything at or below it that the new
 // snapshot shows was delivered.
 func (w *way) at(id int64) Cursor {
-	if id > w.from.hi {
+	if id >= w.from.hi { // its own id: what it had not seen of it came late
 		c := w.to
 		c.hi = id
 		return c
@@ -107,7 +120,10 @@ func (w *way) at(id int64) Cursor {
 
 // stamp is c as a position of a client that has heard something of this way.
 func (w *way) stamp(c Cursor) Cursor {
-	c.system, c.timeline = w.to.system, w.to.timeline
 	c.lsn = max(c.lsn, w.to.lsn)
+	if c.timeline != w.to.timeline { // what was seen beyond the promotion does not exist
+		c.lsn = w.to.lsn
+	}
+	c.system, c.timeline = w.to.system, w.to.timeline
 	return c
 }

@@ -92,7 +92,7 @@ type Tail struct {
 
 // New returns an idle tail. Publishers are called in the order given.
 func New(o Options, publishers ...Publisher) *Tail {
-	return newTail(o, fault.None(), publishers)
+	return newTail(o, omitted(), publishers)
 }
 
 // NewFaulty returns a tail that leaves a step of the algorithm out. For the stress program alone: nobody else can name a Step.

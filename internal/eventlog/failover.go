@@ -3,9 +3,15 @@ package eventlog
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"roombell/internal/eventlog/internal/fault"
 )
+
+// adoptTimeout leaves a slow disk the time to remove a large log.
+const adoptTimeout = time.Minute
 
 // noteTimeline records once where the server's timeline began: what was shown of the former one beyond that point may not exist any more.
 // Replay has ended there when the server was promoted since it started; after a clean restart nobody knows, and nothing is recorded.
@@ -28,18 +34,26 @@ func (s *session) promoted(ctx context.Context, h hello) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	c := &s.t.cursor
+	if s.t.omit == fault.Timeline() {
+		c.timeline = uint32(h.timeline)
+		return nil
+	}
 	var exact bool
+	var kept, highest int64
 	// A promotion that nobody recorded may have been anywhere.
 	err := s.conn.QueryRow(ctx, `
-		SELECT count(*) = $2::bigint - $1::bigint AND min(switch_lsn) - '0/0'::pg_lsn >= $3::numeric
+		SELECT count(*) = $2::bigint - $1::bigint AND min(switch_lsn) - '0/0'::pg_lsn >= $3::numeric, coalesce(min(switch_lsn) - '0/0'::pg_lsn, 0)::bigint,
+		  greatest(0, (SELECT max(id) FROM public.event_log), (SELECT max(max_id) FROM public.event_log_trim))
 		FROM public.event_log_timelines WHERE timeline > $1 AND timeline <= $2`,
-		int64(c.timeline), h.timeline, fmt.Sprint(c.lsn)).Scan(&exact)
+		int64(c.timeline), h.timeline, fmt.Sprint(c.lsn)).Scan(&exact, &kept, &highest)
 	if err != nil {
 		return fmt.Errorf("compare with the promotion: %w", err)
 	}
 	s.t.log.Info("the server was promoted", "from", c.timeline, "timeline", h.timeline, "exact", exact)
 	c.timeline = uint32(h.timeline)
 	if !exact {
+		// The new primary's WAL and its events may end before what was seen of the lost one: no position may look ahead of those to come.
+		c.lsn, c.hi = min(c.lsn, uint64(kept)), min(c.hi, highest)
 		s.t.reset(ResetFailover)
 	}
 	return nil
@@ -48,7 +62,7 @@ func (s *session) promoted(ctx context.Context, h hello) error {
 // adopt makes the log of a restored or upgraded database this cluster's. Its rows carry transaction ids of the other cluster and would look
 // running or unborn for ever, so they go; ids begin above every one that was ever used.
 func (s *session) adopt(ctx context.Context, h hello) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
 	return s.durably(ctx, func(tx pgx.Tx) error {
 		var adopted bool

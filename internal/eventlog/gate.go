@@ -21,7 +21,7 @@ const (
 		SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 		WHERE l.locktype = 'advisory' AND l.classid = 7461 AND l.objid = 1 AND l.objsubid = 2 AND l.granted
 		AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		AND a.state = 'idle' AND a.state_change < clock_timestamp() - $1::double precision * interval '1 second'`
+		AND (a.state = 'idle' OR a.wait_event = 'ClientWrite') AND a.state_change < clock_timestamp() - $1::double precision * interval '1 second'`
 )
 
 const (
@@ -30,7 +30,8 @@ const (
 	// armedSafety is the same for the sleeping ringer; writers that do not ring (two-phase commit, a full queue) are found by it.
 	armedSafety = time.Second
 	// A ringer that has sent nothing for silentRinger while events came that nobody rang for, or for deadRinger in any case, is frozen or its host
-	// is gone. Asleep it sends a read each second; while it holds the gate every writer rings, which is right but slow.
+	// is gone; or it was stopped in the middle of an answer, and its backend waits for it to take the rest (ClientWrite). Asleep it sends a
+	// read each second; while it holds the gate every writer rings, which is right but slow.
 	silentRinger = 500 * time.Millisecond
 	deadRinger   = 3 * time.Second
 	// straysFor is how long the sleeping ringer reads as often as a follower after it found something that nobody rang for.

@@ -194,7 +194,7 @@ func (m *Missed) concerns(e *Event) bool {
 }
 
 // Start returns From as a position on To's timeline: who has been told of a failover and has heard nothing yet comes back with it.
-func (m *Missed) Start() Cursor { return m.way.stamp(m.q.From) }
+func (m *Missed) Start() Cursor { return m.way.stamp(m.way.from) }
 
 // Each calls f with every event that is still to come, until f returns false. Those that are not at hand have no payload.
 func (m *Missed) Each(ctx context.Context, f func(e *Event) bool) error {

@@ -14,11 +14,17 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second
-	queryTimeout   = 20 * time.Second
+	openTimeout    = 20 * time.Second // several hosts may be tried
 	closeTimeout   = 3 * time.Second
 
-	// gapAfter is how long without a read makes the tail ask whether retention has passed it, on a connection that lived on.
-	gapAfter = time.Minute
+	// queryTimeout is how long the server may be silent when it was asked. Where it vanished behind a proxy, whose kernel answers keepalives,
+	// this is what notices: with the second that a sleeping ringer waits between two reads, after 9 s. A server that is alive and waits for
+	// a lock says so before (lock_timeout in guards).
+	queryTimeout = 8 * time.Second
+
+	// gapAfter is how long without a read makes the tail ask whether retention has passed it, on a connection that lived on. Retention leaves
+	// alone what became visible within that time (retention.go).
+	gapAfter = 20 * time.Second
 
 	channelName   = "roombell"
 	pingPrefix    = "ping "
@@ -30,6 +36,7 @@ const (
 var (
 	errStandby = errors.New("connected to a read-only standby")
 	errStale   = errors.New("the server's timeline is older than what was read already: a former primary")
+	errSilent  = fmt.Errorf("the server has been silent for %v", queryTimeout)
 	errTooOld  = errors.New("retention has passed the position")
 )
 
@@ -60,7 +67,7 @@ type ping struct {
 	heard   []chan<- error
 }
 
-// listenConfig is the connection's configuration: a server that vanished is noticed within 11 seconds, and only a primary will do.
+// listenConfig is the connection's configuration: the kernel notices within 11 seconds that a host vanished, and only a primary will do.
 func listenConfig(given *pgx.ConnConfig, node string) *pgx.ConnConfig {
 	c := given.Copy()
 	if c.ConnectTimeout == 0 {
@@ -87,7 +94,7 @@ func (t *Tail) open(ctx context.Context) (*session, error) {
 	s := &session{t: t}
 	config := t.config.Copy()
 	config.OnNotification = s.notified
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	var err error
 	if s.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
@@ -102,12 +109,14 @@ func (t *Tail) open(ctx context.Context) (*session, error) {
 }
 
 func (s *session) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	// LISTEN before the first read: what is committed between the two is then read twice, not lost.
 	if _, err := s.pg.Exec(ctx, guards+"; LISTEN "+channelName).ReadAll(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	var err error
-	if s.reading, err = s.pg.Prepare(ctx, readStatement, readSQL(s.t.omit, false), parameterTypes[:6]); err != nil {
+	if s.reading, err = s.pg.Prepare(ctx, readStatement, readSQL(s.t.omit, false), parameterTypes[:]); err != nil {
 		return fmt.Errorf("prepare the read: %w", err)
 	}
 	if s.readingGap, err = s.pg.Prepare(ctx, gapStatement, readSQL(s.t.omit, true), parameterTypes[:]); err != nil {
@@ -264,6 +273,17 @@ func (s *session) pinged(n *pgconn.Notification) {
 			s.pings = append(s.pings[:i:i], s.pings[i+1:]...)
 			return
 		}
+	}
+}
+
+// patient returns a context that ends when the server was silent for queryTimeout since heard was last called: an answer of a million events
+// over a slow line takes its time, and a server that vanished in the middle of it is noticed as soon as any.
+func patient(ctx context.Context) (_ context.Context, heard func(), cancel context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(queryTimeout, func() { end(errSilent) })
+	return ctx, func() { timer.Reset(queryTimeout) }, func() {
+		timer.Stop()
+		end(nil)
 	}
 }
 

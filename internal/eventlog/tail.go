@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"roombell/internal/eventlog/internal/fault"
 )
 
 // How long to wait before the next connection: doubling from first to longest.
@@ -57,8 +59,8 @@ func (t *Tail) connect(ctx context.Context) (*session, error) {
 		case o := <-done:
 			return o.s, o.err
 		case <-t.requests.wake:
-			if t.Status().Err != "" {
-				t.requests.take().refuse()
+			if t.Status().Err != "" || t.omit == fault.Fresh() {
+				t.refuse(t.requests.take())
 			}
 		}
 	}
@@ -93,7 +95,26 @@ func (t *Tail) lost(err error) {
 	if before.Connected || before.Err != err.Error() {
 		t.log.Warn("no connection to the event log, trying again", "err", err)
 	}
-	t.requests.take().refuse()
+	t.refuse(t.requests.take())
+}
+
+// refuse answers those who wait while there is no connection.
+func (t *Tail) refuse(waiting taken) {
+	if t.omit == fault.Fresh() {
+		t.answerStale(&waiting)
+	}
+	waiting.refuse()
+}
+
+// answerStale is Fresh's fault: those who ask for the position are given the one where the tail stands, as if it had just read.
+func (t *Tail) answerStale(waiting *taken) {
+	if t.cursor.IsZero() {
+		return
+	}
+	for _, attached := range waiting.attaches {
+		attached(t.cursor, nil)
+	}
+	waiting.attaches = nil
 }
 
 // pause waits, refusing those who come.
@@ -107,7 +128,7 @@ func (t *Tail) pause(ctx context.Context, d time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-t.requests.wake:
-			t.requests.take().refuse()
+			t.refuse(t.requests.take())
 		}
 	}
 }
