@@ -154,13 +154,14 @@ FROM (
   SELECT t.chat_id,
          (SELECT count(*) FROM messages m WHERE m.chat_id = t.chat_id AND NOT m.from_me AND NOT m.is_read_by_operator)::integer AS unread,
          (SELECT max(m.timestamp) FROM messages m WHERE m.chat_id = t.chat_id) AS latest
-  FROM unnest($1::bigint[]) AS t(chat_id)
+  FROM unnest($1::bigint[]) AS t(chat_id) OFFSET 0
 ) f
 WHERE c.id = f.chat_id AND (c.unread_count <> f.unread OR c.last_message_at IS DISTINCT FROM f.latest)
 RETURNING c.id
 `
 
-// Only rows that differ are written: an update without a change would still be a new row version. Returns those.
+// Only rows that differ are written: an update without a change would still be a new row version. Returns those. OFFSET 0 keeps the planner
+// from counting twice, for the comparison and for the new value.
 func (q *Queries) RecomputeCounters(ctx context.Context, ids []int64) ([]int64, error) {
 	rows, err := q.db.Query(ctx, recomputeCounters, ids)
 	if err != nil {

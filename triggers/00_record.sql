@@ -177,8 +177,10 @@ COMMENT ON FUNCTION roombell.organization_users(bigint) IS 'All users of an orga
 
 -- Sums of a statement: one chats:updated for each organization and audience; past a transaction's threshold (once) each chat is named
 -- once; silent (off) only the projector learns of the chats. counters: whether their counters may have changed.
+-- A script that writes row by row comes here for each: its plans are kept, and what was named is looked up by chat. LIMIT keeps the planner from
+-- making a join of that, which reads all that the transaction has named.
 CREATE OR REPLACE FUNCTION roombell.record_sums(base bigint, slot smallint, mode text, sums roombell.chat_sum[], counters boolean)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   IF mode = 'off' AND (NOT counters OR sums IS NULL) THEN
     RETURN;
@@ -190,23 +192,23 @@ BEGIN
     INSERT INTO public.event_log (id, slot, organization_id, chat_id, kind, named)
     SELECT base + nextval('public.event_log_seq'), slot, organization_id, chat_id, 'touch', chat_id
     FROM (SELECT DISTINCT u.organization_id, u.chat_id FROM unnest(sums) u
-          WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = u.chat_id)
-          ORDER BY 2 OFFSET 0) s;
+          LEFT JOIN LATERAL (SELECT true AS told FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = u.chat_id LIMIT 1) n ON true
+          WHERE n.told IS NULL ORDER BY 2 OFFSET 0) s;
   ELSIF mode = 'once' THEN
     INSERT INTO public.event_log (id, slot, organization_id, chat_id, named, audience, kind, event, payload, touched)
     SELECT base + nextval('public.event_log_seq'), slot, s.organization_id, s.chat_id, s.chat_id, s.audience, 'event', 'chats:updated',
            json_build_object('reason', 'bulk', 'count', s.new + s.updated + s.deleted + s.read, 'chats', json_build_array(json_build_object(
              'id', s.chat_id, 'new', s.new, 'updated', s.updated, 'deleted', s.deleted, 'read', s.read)), 'truncated', false, 'atLeast', true),
            CASE WHEN counters THEN ARRAY[s.chat_id] END
-    FROM (SELECT * FROM (
+    FROM (SELECT a.* FROM (
             SELECT u.organization_id, u.chat_id, u.new, u.updated, u.deleted, u.read,
                    CASE WHEN u.addressed THEN u.audience WHEN c.restricted THEN roombell.audience(c.id, c.organization_id, c.assigned_user_id) END AS audience
             FROM unnest(sums) u
             LEFT JOIN LATERAL (SELECT id, organization_id, restricted, assigned_user_id FROM public.chats WHERE id = u.chat_id OFFSET 0) c ON true
             WHERE u.addressed OR c.id IS NOT NULL OFFSET 0) a
-          WHERE NOT EXISTS (SELECT FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = a.chat_id
-                            AND l.event = 'chats:updated' AND l.audience IS NOT DISTINCT FROM a.audience)
-          ORDER BY a.chat_id OFFSET 0) s;
+          LEFT JOIN LATERAL (SELECT true AS told FROM public.event_log l WHERE l.txid = pg_current_xact_id() AND l.named = a.chat_id
+                             AND l.event = 'chats:updated' AND l.audience IS NOT DISTINCT FROM a.audience LIMIT 1) n ON true
+          WHERE n.told IS NULL ORDER BY a.chat_id OFFSET 0) s;
   ELSE
     INSERT INTO public.event_log (id, slot, organization_id, audience, kind, event, payload, touched)
     SELECT base + nextval('public.event_log_seq'), slot, g.organization_id, g.audience, 'event', 'chats:updated',

@@ -71,7 +71,8 @@ BEGIN
     FROM (SELECT * FROM new_rows ORDER BY id) c;
   ELSE
     PERFORM roombell.record_sums(s.base, s.slot, s.mode,
-      (SELECT array_agg(ROW(organization_id, id, 1, 0, 0, 0, false, NULL)::roombell.chat_sum) FROM new_rows), false);
+      (SELECT array_agg(ROW(organization_id, id, 1, 0, 0, 0, false, NULL)::roombell.chat_sum) FROM new_rows),
+      EXISTS (SELECT FROM new_rows WHERE unread_count <> 0 OR last_message_at IS NOT NULL));
   END IF;
   PERFORM roombell.wake();
   RETURN NULL;
@@ -81,18 +82,20 @@ COMMENT ON FUNCTION roombell.chats_inserted() IS 'Trigger: chat:new, or the sum 
 CREATE OR REPLACE FUNCTION roombell.chats_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-  n       bigint;
-  s       record;
-  changed bigint;
-  access  bigint[];
-  sums    roombell.chat_sum[];
+  n        bigint;
+  s        record;
+  changed  bigint;
+  access   bigint[];
+  counters boolean;
+  sums     roombell.chat_sum[];
 BEGIN
   SELECT count(*) INTO n FROM new_rows;
   IF n = 0 THEN
     RETURN NULL;
   END IF;
   s := roombell.begin_statement(n);
-  SELECT count(*) FILTER (WHERE changes <> '{}'), array_agg(id ORDER BY id) FILTER (WHERE moved) INTO changed, access
+  SELECT count(*) FILTER (WHERE changes <> '{}'), array_agg(id ORDER BY id) FILTER (WHERE moved), bool_or(changes && '{unreadCount,lastMessageAt}')
+    INTO changed, access, counters
     FROM (
       SELECT n.id, roombell.chat_changes(ROW(o.*)::public.chats, ROW(n.*)::public.chats) AS changes,
              o.restricted <> n.restricted OR (n.restricted AND o.assigned_user_id IS DISTINCT FROM n.assigned_user_id) AS moved
@@ -151,7 +154,8 @@ BEGIN
         ('updated', CASE WHEN a.moved THEN roombell.without(a.before, roombell.without(a.before, a.after)) ELSE a.after END),
         ('new', CASE WHEN a.moved AND s.mode = 'sum' THEN roombell.without(a.after, a.before) ELSE '{}' END)) x(what, audience)
       WHERE x.audience IS DISTINCT FROM '{}';
-    PERFORM roombell.record_sums(s.base, s.slot, s.mode, sums, false);
+    -- Who writes the counters himself is mended by the projector.
+    PERFORM roombell.record_sums(s.base, s.slot, s.mode, sums, counters);
     IF access IS NOT NULL THEN
       INSERT INTO public.event_log (id, slot, organization_id, kind, touched)
       SELECT s.base + nextval('public.event_log_seq'), s.slot, organization_id, 'chats', array_agg(id ORDER BY id)

@@ -232,11 +232,11 @@ BEGIN
   -- Read marks alone are one event a chat, whatever the number of rows: no need to sum them up.
   IF s.mode IN ('off', 'once') OR (s.mode = 'sum' AND (s.asked OR differing > 0 OR unread_chats IS NOT NULL)) THEN
     PERFORM roombell.record_sums(s.base, s.slot, s.mode, sums || (
-      -- The chats that messages were moved from are named; the rows were counted where they went.
+      -- The chats that messages were moved from are named, once; the rows were counted where they went.
       SELECT array_agg(ROW(organization_id, former, 0, 0, 0, 0, false, NULL)::roombell.chat_sum)
-      FROM (SELECT DISTINCT organization_id, former
+      FROM (SELECT organization_id, former
             FROM (SELECT o.organization_id, o.chat_id AS former, n.chat_id FROM old_rows o FULL JOIN new_rows n ON n.id = o.id OFFSET 0) d
-            WHERE former <> chat_id) f), true);
+            WHERE former <> chat_id EXCEPT SELECT organization_id, chat_id FROM unnest(sums)) f), true);
   ELSIF read_chats > 500 THEN
     PERFORM roombell.record_sums(s.base, s.slot, 'sum', (SELECT array_agg(ROW(organization_id, chat_id, 0, 0, 0, read, false, NULL)::roombell.chat_sum)
       FROM unnest(sums) WHERE read > 0), true);

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"roombell/db"
 	"roombell/internal/eventlog"
 )
@@ -18,8 +20,9 @@ const (
 	catchUpLimit = 20_000
 	catchUpPage  = 1000
 
-	// pageSize is how many chats one step of a reconcile compares.
-	pageSize = 1000
+	// pageMost is how many chats one step of a reconcile compares at most, and pageTime what it should take.
+	pageMost = 1000
+	pageTime = 250 * time.Millisecond
 
 	// readTime bounds what a take-over and a step of a reconcile may take.
 	readTime = 30 * time.Second
@@ -35,6 +38,8 @@ type savedPosition struct {
 type reconcile struct {
 	running bool
 	after   int64
+	page    chunk
+	found   int // chats that differed
 }
 
 // takeOver finds what the former ringer left undone: by its stored position, or where there is none that can be used by comparing all chats.
@@ -75,7 +80,7 @@ func (p *Projector) catchUp(ctx context.Context, from eventlog.Cursor, undone []
 		p.drifted = true
 	}
 	for _, chat := range undone {
-		p.touch(chat, now, len(undone) >= bulkTouched)
+		p.touch(chat, now, true)
 	}
 	// What was published meanwhile is noted already, and is further.
 	if p.position.IsZero() {
@@ -100,30 +105,47 @@ func (p *Projector) drift() {
 	p.drifted = true
 }
 
-// reconcileStep compares a thousand chats when all are to be compared and not many wait; those that differ are touched.
-func (p *Projector) reconcileStep(ctx context.Context) error {
+// reconcileStep compares some chats when all are to be compared and not many wait; those that differ are touched. more: another step would
+// find work.
+func (p *Projector) reconcileStep(ctx context.Context) (more bool, err error) {
 	if !p.wantsReconcile() {
-		return nil
+		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	page, err := p.queries.FindDriftedChats(ctx, p.reconcile.after, pageSize)
+	began, size := time.Now(), p.reconcile.page.size
+	page, err := p.compare(ctx, p.reconcile.after, size)
 	if err != nil {
-		return fmt.Errorf("compare chats with their messages: %w", err)
+		p.reconcile.page.size = 1
+		return false, fmt.Errorf("compare chats with their messages: %w", err)
 	}
+	p.reconcile.page.took(size, time.Since(began))
 	if page.LastID == 0 {
 		p.reconcile, p.savedAt = reconcile{}, time.Time{} // stored at once: the next ringer need not compare them again
 		p.log.Debug("all chats were compared with their messages")
-		return nil
+		return false, nil
 	}
 	p.reconcile.after = page.LastID
+	p.reconcile.found += len(page.Drifted)
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, chat := range page.Drifted {
 		p.touch(chat, now, true)
 	}
-	return nil
+	return p.touched.pending < reconcileRoom, nil
+}
+
+// compare looks at the next chats after an id.
+func (p *Projector) compare(ctx context.Context, after int64, size int) (page db.FindDriftedChatsRow, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	err = pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT "+planGuards); err != nil {
+			return err
+		}
+		page, err = db.New(tx).FindDriftedChats(ctx, after, int32(size))
+		return err
+	})
+	return page, err
 }
 
 // wantsReconcile begins one, or begins it again, when events may have been missed.
@@ -132,7 +154,7 @@ func (p *Projector) wantsReconcile() bool {
 	defer p.mu.Unlock()
 	if p.drifted {
 		p.drifted = false
-		p.reconcile = reconcile{running: true}
+		p.reconcile = reconcile{running: true, page: chunk{size: pageMost, most: pageMost, time: pageTime}}
 		p.metrics.reconciles.Inc()
 	}
 	return p.reconcile.running && p.touched.pending < reconcileRoom

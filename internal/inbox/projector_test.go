@@ -316,7 +316,7 @@ func TestAtMostFourTimesASecond(t *testing.T) {
 	}
 	took := time.Since(began)
 	updates := number(t, d.Pool, "SELECT count(*) FROM event_log WHERE event = 'chat:updated'")
-	if most := int64(took/rest) + 2; updates > most || updates == 0 {
+	if most := int64(took/restLeast) + 2; updates > most || updates == 0 {
 		t.Errorf("%d updates for %d messages in %v, want at most %d", updates, written, took, most)
 	}
 	eventuallyRight(t, d.Pool)

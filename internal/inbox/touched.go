@@ -6,15 +6,16 @@ import (
 )
 
 const (
-	// rest is the least time between two computations of one chat. The first write after it is computed at once; where they come without a
-	// pause, each computation costs the writers as much as a write, and the counters need be right only within a second.
-	rest = 750 * time.Millisecond
+	// The least time between two computations of one chat. The first write after it is computed at once; where they come without a pause,
+	// each computation costs the writers as much as a write, and the counters need be right only within a second. Hence the rest of single
+	// writes grows with the number of chats that are written to, restPerChat each; those of a bulk write are told in sums, which cost less.
+	restLeast   = 250 * time.Millisecond
+	restMost    = 750 * time.Millisecond
+	restPerChat = 500 * time.Microsecond
+	restBulk    = 400 * time.Millisecond
 
 	// touchedLimit bounds the memory that a bulk write, or a Postgres that is away, can make us hold.
 	touchedLimit = 100_000
-
-	// bulkTouched is from how many chats on an event counts as bulk, which waits behind single messages.
-	bulkTouched = 20
 )
 
 // touched is the set of chats whose counters may be wrong. It is not safe for concurrent use.
@@ -41,40 +42,35 @@ func (t *touched) add(chat int64, now time.Time, bulk bool) bool {
 		if len(t.chats) >= touchedLimit {
 			return false
 		}
-		c = &touch{bulk: bulk, due: now}
+		c = &touch{due: now}
 		t.chats[chat] = c
 	}
 	if c.since.IsZero() {
-		c.since = now
+		c.since, c.bulk = now, bulk
 		t.pending++
 	}
 	c.bulk = c.bulk && bulk
 	return true
 }
 
-// due returns at most n chats whose time has come, ascending; single writes go before bulk.
-func (t *touched) due(now time.Time, n int) []int64 {
-	var single, bulk []int64
+// due returns the chats whose time has come, ascending: at most n of those of single writes, which wait longest, and all of bulk ones.
+func (t *touched) due(now time.Time, n int) (singles, bulk []int64) {
 	for id, c := range t.chats {
 		switch {
 		case c.since.IsZero() || c.due.After(now):
-		case !c.bulk:
-			single = append(single, id)
-		case len(bulk) < n:
+		case c.bulk:
 			bulk = append(bulk, id)
+		default:
+			singles = append(singles, id)
 		}
 	}
-	chats := single
-	if len(chats) < n {
-		chats = append(chats, bulk[:min(len(bulk), n-len(chats))]...)
+	if len(singles) > n {
+		slices.SortFunc(singles, func(a, b int64) int { return t.chats[a].since.Compare(t.chats[b].since) })
+		singles = singles[:n]
 	}
-	// Of more single ones than fit, those that wait longest.
-	if len(chats) > n {
-		slices.SortFunc(chats, func(a, b int64) int { return t.chats[a].since.Compare(t.chats[b].since) })
-		chats = chats[:n]
-	}
-	slices.Sort(chats)
-	return chats
+	slices.Sort(singles)
+	slices.Sort(bulk)
+	return singles, bulk
 }
 
 // start takes the chats out, before their messages are read: what is written from then on is a new touch. It returns what was known of those
@@ -93,11 +89,18 @@ func (t *touched) start(chats []int64) map[int64]touch {
 	return taken
 }
 
+// rest is how long a chat that was computed is left alone.
+func (t *touched) rest(bulk bool) time.Duration {
+	if bulk {
+		return restBulk
+	}
+	return max(restLeast, min(restMost, time.Duration(len(t.chats))*restPerChat))
+}
+
 // finish keeps a chat away until its rest is over.
 func (t *touched) finish(chat int64, due time.Time) {
 	if c := t.chats[chat]; c != nil {
 		c.due, c.tries = due, 0
-		c.bulk = c.bulk && !c.since.IsZero()
 	}
 }
 
@@ -150,3 +153,27 @@ func (t *touched) clear() {
 	clear(t.chats)
 	t.pending = 0
 }
+
+// transactions are the latest thousand of a kind. The zero value is empty. One that did not commit must be forgotten, and all of them when
+// commits may have been lost: after a crash or a promotion their numbers are given out again.
+type transactions struct {
+	known map[uint64]bool
+	ring  [1024]uint64
+	next  int
+}
+
+func (t *transactions) add(txid uint64) {
+	if t.known == nil {
+		t.known = map[uint64]bool{}
+	}
+	delete(t.known, t.ring[t.next])
+	t.known[txid] = true
+	t.ring[t.next] = txid
+	t.next = (t.next + 1) % len(t.ring)
+}
+
+func (t *transactions) forget(txid uint64) { delete(t.known, txid) }
+
+func (t *transactions) clear() { clear(t.known) }
+
+func (t *transactions) has(txid uint64) bool { return t.known[txid] }

@@ -17,11 +17,22 @@ func TestTouchedSinglesGoBeforeBulk(t *testing.T) {
 	set.add(7, now, false)
 	set.add(95, now, false) // a single write to a chat of the bulk
 
-	if got := set.due(now, 2); !slices.Equal(got, []int64{7, 95}) {
-		t.Errorf("due are %v", got)
+	singles, bulk := set.due(now, 5)
+	if !slices.Equal(singles, []int64{7, 95}) || !slices.Equal(bulk, []int64{91, 92, 93, 94, 96, 97, 98, 99, 100}) {
+		t.Errorf("due are %v and %v", singles, bulk)
 	}
-	if got := set.due(now, 5); len(got) != 5 || !slices.Contains(got, 7) || !slices.Contains(got, 95) || !slices.IsSorted(got) {
-		t.Errorf("due are %v", got)
+}
+
+// A script that writes bulk after bulk is not heard as a flood of single writes.
+func TestTouchedAgainByABulk(t *testing.T) {
+	t.Parallel()
+	set, now := newTouched(), time.Now()
+	set.add(1, now, true)
+	set.start([]int64{1})
+	set.finish(1, now.Add(restBulk))
+	set.add(1, now.Add(time.Millisecond), true)
+	if singles, bulk := set.due(now.Add(restBulk), 10); len(singles) != 0 || !slices.Equal(bulk, []int64{1}) {
+		t.Errorf("due are %v and %v", singles, bulk)
 	}
 }
 
@@ -31,7 +42,7 @@ func TestTouchedOldestFirst(t *testing.T) {
 	for chat := range int64(5) {
 		set.add(chat, now.Add(-time.Duration(chat)*time.Second), false)
 	}
-	if got := set.due(now, 2); !slices.Equal(got, []int64{3, 4}) {
+	if got, _ := set.due(now, 2); !slices.Equal(got, []int64{3, 4}) {
 		t.Errorf("due are %v", got)
 	}
 }
@@ -41,13 +52,49 @@ func TestTouchedRests(t *testing.T) {
 	set, now := newTouched(), time.Now()
 	set.add(1, now, false)
 	set.start([]int64{1})
-	set.finish(1, now.Add(rest))
+	set.finish(1, now.Add(restLeast))
 	set.add(1, now.Add(time.Millisecond), false)
-	if got := set.due(now.Add(rest/2), 10); len(got) != 0 {
+	if got, _ := set.due(now.Add(restLeast/2), 10); len(got) != 0 {
 		t.Errorf("due while resting: %v", got)
 	}
-	if got := set.due(now.Add(rest), 10); !slices.Equal(got, []int64{1}) {
+	if got, _ := set.due(now.Add(restLeast), 10); !slices.Equal(got, []int64{1}) {
 		t.Errorf("due after the rest: %v", got)
+	}
+}
+
+func TestRestGrowsWithTheChatsThatAreWrittenTo(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		chats int
+		want  time.Duration
+	}{{1, restLeast}, {400, restLeast}, {1000, 500 * time.Millisecond}, {2000, restMost}} {
+		set := newTouched()
+		for chat := range test.chats {
+			set.add(int64(chat), time.Now(), false)
+		}
+		if got := set.rest(false); got != test.want {
+			t.Errorf("beside %d chats one rests %v, want %v", test.chats, got, test.want)
+		}
+	}
+}
+
+func TestTransactionsAreForgotten(t *testing.T) {
+	t.Parallel()
+	var own transactions
+	for txid := range uint64(3 * len(own.ring)) {
+		own.add(txid + 1)
+	}
+	last := uint64(3 * len(own.ring))
+	if !own.has(last) || !own.has(last-uint64(len(own.ring))+1) || own.has(last-uint64(len(own.ring))) || len(own.known) != len(own.ring) {
+		t.Errorf("%d are known", len(own.known))
+	}
+	own.forget(last)
+	if own.has(last) {
+		t.Error("one that was forgotten is known")
+	}
+	own.clear()
+	if own.add(last); !own.has(last) || own.has(last-1) {
+		t.Error("not the one that was added after all were forgotten")
 	}
 }
 
@@ -78,15 +125,15 @@ func TestTouchedLosesNothing(t *testing.T) {
 				want[id] = true
 			},
 			"start": func(t *rapid.T) {
-				due := set.due(now, rapid.IntRange(1, 6).Draw(t, "n"))
-				for id, was := range set.start(due) {
+				singles, bulk := set.due(now, rapid.IntRange(1, 6).Draw(t, "n"))
+				for id, was := range set.start(append(singles, bulk...)) {
 					busy[id] = was
 					delete(want, id)
 				}
 			},
 			"finish": func(t *rapid.T) {
 				for id := range busy {
-					set.finish(id, now.Add(rest))
+					set.finish(id, now.Add(restLeast))
 				}
 				clear(busy)
 			},
@@ -118,8 +165,8 @@ func TestTouchedLosesNothing(t *testing.T) {
 			set.retry(id, was, now)
 			want[id] = true
 		}
-		if due := set.due(now, 100); len(due) != len(want) {
-			t.Fatalf("an hour later %v are due, want %v", due, want)
+		if singles, bulk := set.due(now, 100); len(singles)+len(bulk) != len(want) {
+			t.Fatalf("an hour later %v and %v are due, want %v", singles, bulk, want)
 		}
 	})
 }
@@ -146,7 +193,7 @@ func TestTouchedIsBounded(t *testing.T) {
 
 func TestChunkFollowsTheTimeItTakes(t *testing.T) {
 	t.Parallel()
-	c := newChunk()
+	c := newSingles()
 	for range 10 {
 		c.took(c.size, time.Second)
 	}
@@ -156,11 +203,11 @@ func TestChunkFollowsTheTimeItTakes(t *testing.T) {
 	for range 10 {
 		c.took(c.size, time.Millisecond)
 	}
-	if c.size != chunkMost {
+	if c.size != singlesMost {
 		t.Errorf("quick ones are done %d at a time", c.size)
 	}
 	c.took(3, time.Millisecond) // says nothing about more
-	if c.size != chunkMost {
+	if c.size != singlesMost {
 		t.Errorf("after a small one %d at a time", c.size)
 	}
 }
