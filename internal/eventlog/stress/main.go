@@ -1,11 +1,21 @@
-// Command stress tries to make the tail lose, repeat or reorder an event.
+// Command stress tries to make the tail, the servers and the resume lose, repeat, reorder or leak an event.
 //
-// It starts a Postgres of its own, lets writers work on the real tables under the real triggers (with rollbacks, savepoints, long and
-// prepared transactions, synchronous_commit = off), ends their connections and those of several tails, and crashes the server, with
-// transaction ids burnt before so that the crash gives them out again. The log itself is the truth. It prints what it went through, and
-// LOST, DUP and ORDER; it exits with 1 unless all are 0, and when it went through too little to prove anything.
+// It starts a Postgres of its own with a standby, and lets writers work on the real tables under the real triggers (with rollbacks,
+// savepoints, long and prepared transactions, synchronous_commit = off). Tails in this process listen, and three `roombell serve` processes
+// with clients of several organizations, by WebSocket and by polling, which do what every client is told to: keep the last cursor of any
+// payload, and come back with it. Clients break off at random, also in the middle of a batch and of a replay, and return to another
+// server; connections to Postgres and server processes are killed; Postgres is crashed, with transaction ids burnt before so that the crash
+// gives them out again; the standby is promoted, once with everything and once without the last commits.
 //
-// With --break (or BREAK in the environment) a step of the algorithm is left out, and it must fail: hi, snapshot or ring.
+// The log itself is the truth. It prints what it went through, and LOST, DUP, ORDER and LEAK; it exits with 1 unless all are 0, and when it
+// went through too little to prove anything. A sync:reset that nothing accounts for is a loss.
+//
+// With --break (or BREAK in the environment) a step of the algorithm is left out, in this process and in the servers (which are then built
+// with the tag stress), and it must fail: hi, snapshot, ring, fresh, x or timeline (internal/eventlog/internal/fault).
+//
+//	stress.go   a run               people.go  who may see what       writer.go  what is written
+//	trouble.go  kills, crashes      promote.go the standby            node.go    the servers
+//	watch.go    tails               client.go, polling.go  clients    hearing.go, judge.go, report.go  the verdict
 package main
 
 import (
@@ -22,11 +32,18 @@ import (
 )
 
 type flags struct {
-	Time    time.Duration `default:"60s" help:"How long the writers work."`
-	Seed    uint64        `default:"0" help:"Repeats a run's choices, though not its timing. 0: a new one."`
-	Writers int           `default:"12" help:"Connections that write."`
-	Tails   int           `default:"4" help:"Tails that listen."`
-	Break   string        `env:"BREAK" enum:",hi,snapshot,ring" default:"" help:"The step to leave out: hi, snapshot or ring."`
+	Time     time.Duration `default:"60s" help:"How long the writers work."`
+	Seed     uint64        `default:"0" help:"Repeats a run's choices, though not its timing. 0: a new one."`
+	Writers  int           `default:"12" help:"Connections that write."`
+	Tails    int           `default:"4" help:"Tails that listen in this process."`
+	Nodes    int           `default:"3" help:"Server processes."`
+	Clients  int           `default:"64" help:"Clients of theirs."`
+	Clean    int           `default:"-1" help:"Promotions of a standby that has everything. -1: one, and one more for each ten minutes."`
+	Lossy    int           `default:"-1" help:"Promotions of a standby that lacks the last commits. -1: as many."`
+	Bin      string        `env:"PG_BIN" help:"Folder of initdb and postgres. Empty: the newest that is found."`
+	Roombell string        `type:"existingfile" help:"The server to try. Empty: it is built."`
+	Logs     string        `type:"existingdir" help:"Folder for the servers' logs, at debug."`
+	Break    string        `env:"BREAK" enum:",hi,snapshot,ring,fresh,x,timeline" default:"" help:"The step to leave out: hi, snapshot, ring, fresh, x or timeline."`
 }
 
 func main() {
@@ -45,7 +62,16 @@ func main() {
 
 func (f flags) run(ctx context.Context) (bool, error) {
 	omit, _ := fault.Parse(f.Break) // kong has checked it
-	r, err := run(ctx, options{Time: f.Time, Seed: f.Seed, Writers: f.Writers, Tails: f.Tails, Omit: omit, Out: os.Stdout})
+	// A standby is a copy of everything: not too many of them.
+	for _, n := range []*int{&f.Clean, &f.Lossy} {
+		if *n < 0 {
+			*n = 1 + int(f.Time/(10*time.Minute))
+		}
+	}
+	r, err := run(ctx, options{
+		Time: f.Time, Seed: f.Seed, Writers: f.Writers, Tails: f.Tails, Nodes: f.Nodes, Clients: f.Clients, Clean: f.Clean, Lossy: f.Lossy,
+		Roombell: f.Roombell, Bin: f.Bin, Logs: f.Logs, Omit: omit, Progress: os.Stderr,
+	})
 	if err != nil {
 		return false, err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -13,91 +12,57 @@ import (
 	"roombell/internal/eventlog"
 )
 
-// watcher is a tail and what it has published.
+// watcher is a tail in this process, which hears everything that is recorded.
 type watcher struct {
-	name string
+	hearing
 	tail *eventlog.Tail
-
-	mu       sync.Mutex
-	heard    map[int64]int
-	versions map[int64]int // of each chat's name, which writers count up
-	dup      int
-	order    int
-	resets   []string
 }
 
 var _ eventlog.Publisher = (*watcher)(nil)
 
-// Publish counts.
+// Publish notes what is heard.
 func (t *watcher) Publish(b *eventlog.Batch) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	for i := range b.Events {
 		e := &b.Events[i]
-		t.heard[e.ID]++
-		if t.heard[e.ID] > 1 {
-			t.dup++
+		if !t.event(e.ID) || e.Name != "chat:updated" {
 			continue
 		}
-		t.checkOrder(e)
-	}
-}
-
-// checkOrder looks whether the name of a chat, a number that every update counts up, went backwards.
-func (t *watcher) checkOrder(e *eventlog.Event) {
-	if e.Name != "chat:updated" {
-		return
-	}
-	var chat struct {
-		ID   int64  `json:"id"`
-		Name string `json:"name"`
-	}
-	if json.Unmarshal(e.Payload, &chat) != nil {
-		t.order++
-		return
-	}
-	version, err := strconv.Atoi(chat.Name)
-	if err != nil || version <= t.versions[chat.ID] {
-		t.order++
-	}
-	t.versions[chat.ID] = version
-}
-
-// Reset is a failure: nothing here loses commits.
-func (t *watcher) Reset(reason string, _ eventlog.Cursor) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.resets = append(t.resets, reason)
-}
-
-// compare returns how many events of the log were not heard, and how many were heard that are not in it.
-func (t *watcher) compare(truth map[int64]bool) (lost, phantom int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for id := range truth {
-		if t.heard[id] == 0 {
-			lost++
+		var chat struct {
+			ID   int64   `json:"id"`
+			Name *string `json:"name"`
+		}
+		if json.Unmarshal(e.Payload, &chat) == nil {
+			t.change(e.ID, chat.ID, version(chat.Name))
 		}
 	}
-	for id := range t.heard {
-		if !truth[id] {
-			phantom++
-		}
-	}
-	return lost, phantom
 }
+
+// version reads the name of a chat, a number that every update counts up; -1 where it did not change.
+func version(name *string) int {
+	if name == nil {
+		return -1
+	}
+	n, err := strconv.Atoi(*name)
+	if err != nil {
+		return 0 // out of order
+	}
+	return n
+}
+
+// Reset is told by a tail that cannot go on exactly.
+func (t *watcher) Reset(reason string, _ eventlog.Cursor) { t.reset(reason) }
 
 // startTails runs the tails until the function that it returns is called.
 func (w *world) startTails(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all errgroup.Group
 	for i := range w.o.Tails {
-		t := &watcher{name: fmt.Sprint("stress ", i), heard: map[int64]int{}, versions: map[int64]int{}}
+		t := &watcher{hearing: newHearing(w, fmt.Sprint("tail ", i))}
 		config, err := pgx.ParseConfig(w.url)
 		if err != nil {
 			panic(err) // our own server's address
 		}
-		t.tail = eventlog.NewFaulty(eventlog.Options{ConnConfig: config, Node: t.name}, w.o.Omit, t)
+		t.tail = eventlog.NewFaulty(eventlog.Options{ConnConfig: config, Node: fmt.Sprint("stress ", i)}, w.o.Omit, t)
 		w.tails = append(w.tails, t)
 		all.Go(func() error { return t.tail.Run(ctx) })
 	}

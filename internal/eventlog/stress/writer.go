@@ -134,10 +134,28 @@ func (w *writer) savepoint(ctx context.Context) error {
 }
 
 func (w *writer) write(ctx context.Context) error {
-	if !w.prepares && w.one(12) {
-		return w.rename(ctx)
+	if w.prepares {
+		return w.messages(ctx)
 	}
-	return w.exec(ctx, `INSERT INTO messages (chat_id, content) SELECT $1, 'message ' || n FROM generate_series(1, $2) n`, 1+w.r.IntN(chats), 1+w.r.IntN(4))
+	switch w.r.IntN(36) {
+	case 0, 1, 2:
+		return w.rename(ctx)
+	case 3:
+		return w.exec(ctx, `SELECT notify_user($1, 'stress:personal', '{"text": "for you"}')`, 1+w.r.IntN(people))
+	case 4:
+		return w.exec(ctx, `SELECT broadcast_to_organization($1, 'stress:all', '{"text": "for all"}')`, 1+w.r.IntN(organizations))
+	case 5:
+		return w.exec(ctx, `INSERT INTO notifications (user_id, message) VALUES ($1, 'a notice')`, 1+w.r.IntN(people))
+	case 6:
+		return w.exec(ctx, `UPDATE messages SET is_read_by_operator = true WHERE chat_id = $1 AND NOT from_me AND NOT is_read_by_operator`, 1+w.r.IntN(chats))
+	}
+	return w.messages(ctx)
+}
+
+// messages are mostly our own: the unread ones of a chat are counted again and again.
+func (w *writer) messages(ctx context.Context) error {
+	return w.exec(ctx, `INSERT INTO messages (chat_id, from_me, content) SELECT $1, $3, 'message ' || n FROM generate_series(1, $2) n`,
+		1+w.r.IntN(chats), 1+w.r.IntN(6), w.r.IntN(3) > 0)
 }
 
 func (w *writer) rename(ctx context.Context) error {
