@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"roombell/triggers"
 )
 
 const (
@@ -306,6 +308,35 @@ func readScripts(files fs.FS) ([]script, error) {
 		scripts = append(scripts, script{name: name, text: string(text)})
 	}
 	return scripts, nil
+}
+
+// Trigger is one that this binary's files define.
+type Trigger struct {
+	Table, Name string
+	State       string // as pg_trigger.tgenabled has it: A fires for every writer, R under session_replication_role = replica alone
+}
+
+// Enable is the word of ALTER TABLE … ENABLE … TRIGGER that gives it its state.
+func (t Trigger) Enable() string {
+	if t.State == "R" {
+		return "REPLICA"
+	}
+	return "ALWAYS"
+}
+
+// Triggers lists the triggers that a database of this binary's version has, all in schema public.
+func Triggers() ([]Trigger, error) {
+	scripts, err := readScripts(triggers.Files)
+	if err != nil {
+		return nil, err
+	}
+	var all []Trigger
+	for _, text := range definitionsOf(scripts).triggers {
+		name, state, _ := strings.Cut(text, ":")
+		table, name, _ := strings.Cut(name, ".")
+		all = append(all, Trigger{Table: table, Name: name, State: state})
+	}
+	return all, nil
 }
 
 // definitions are what the scripts say beside functions: what cannot be replaced without a lock that writers meet.

@@ -5,19 +5,20 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"roombell/db"
+	"roombell/internal/doctor"
 	"roombell/internal/eventlog"
 )
 
 const (
 	checkTimeout = 3 * time.Second
-	// Each check sends a NOTIFY and asks the catalogue: strangers who ask for /readyz in a loop get the last answer.
+	// Each look sends a NOTIFY and asks the catalogue: strangers who ask for /readyz in a loop get the last answer.
 	checkEvery = time.Second
 	watchReady = 10 * time.Second
 )
@@ -41,6 +42,7 @@ type report struct {
 	Status string            `json:"status"` // ok, unavailable or draining
 	Checks map[string]string `json:"checks"`
 
+	reason  string            // of the first check that keeps the service from being ready
 	details map[string]string // for the admin address: the errors behind the sentences
 }
 
@@ -93,31 +95,42 @@ func (h *health) check(ctx context.Context) report {
 	return h.report
 }
 
+// look makes those of the doctor's checks that are cheap.
 func (h *health) look(ctx context.Context) report {
 	r := report{Status: ok, Checks: map[string]string{}, details: map[string]string{}}
-	note := func(name, sentence string, err error) {
-		r.Checks[name] = ok
-		if err != nil {
-			r.Status, r.Checks[name], r.details[name] = "unavailable", sentence, err.Error()
+	for _, f := range doctor.Ready(ctx, h.pool, h.tail.RoundTrip) {
+		r.add(f)
+	}
+	return r
+}
+
+// add notes a finding. A warning is told, and no reason to send clients elsewhere: all nodes have the same database.
+func (r *report) add(f doctor.Finding) {
+	if f.Err != nil {
+		r.details[f.Check] = f.Err.Error()
+	}
+	if f.Level < doctor.Warning {
+		if r.Checks[f.Check] == "" {
+			r.Checks[f.Check] = ok
+		}
+		return
+	}
+	sentence := f.Title
+	if strings.HasPrefix(f.Command, "roombell ") {
+		sentence += ": run " + f.Command
+	} else if f.Command != "" {
+		sentence += ": roombell doctor says how to mend it"
+	}
+	if before := r.Checks[f.Check]; before != "" && before != ok {
+		sentence = before + "; " + sentence
+	}
+	r.Checks[f.Check] = sentence
+	if f.Level == doctor.Broken {
+		r.Status = "unavailable"
+		if r.reason == "" {
+			r.reason = sentence
 		}
 	}
-	if err := h.pool.Ping(ctx); err != nil {
-		note("database", "the database cannot be reached", err)
-		return r
-	}
-	note("database", "", nil)
-	versions, err := db.ReadVersions(ctx, h.pool)
-	if err != nil {
-		note("migrations", "the versions of tables and triggers cannot be read", err)
-		return r
-	}
-	if err := versions.Ready(); err != nil {
-		note("migrations", err.Error()+": run roombell migrate up", err)
-		return r
-	}
-	note("migrations", "", nil)
-	note("listen", "a NOTIFY was not heard on the listening connection", h.tail.RoundTrip(ctx))
-	return r
 }
 
 // watch logs when the service becomes ready and when it ceases to be, and a retention that differs from the setting.
@@ -130,7 +143,7 @@ func (h *health) watch(ctx context.Context, retention time.Duration) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if why := r.why(); why != last || !told {
+		if why := r.reason; why != last || !told {
 			h.tell(why, r)
 			last, told = why, true
 			if why == "" {
@@ -148,15 +161,6 @@ func (h *health) watch(ctx context.Context, retention time.Duration) error {
 		case <-timer.C:
 		}
 	}
-}
-
-func (r report) why() string {
-	for _, name := range []string{"database", "migrations", "listen"} {
-		if sentence := r.Checks[name]; sentence != ok && sentence != "" {
-			return sentence
-		}
-	}
-	return ""
 }
 
 func (h *health) tell(why string, r report) {

@@ -39,6 +39,7 @@ type cli struct {
 	Admin   adminCmd   `cmd:"" help:"Organizations, users and erasure."`
 	Token   tokenCmd   `cmd:"" help:"Print a token for an existing user."`
 	Tail    tailCmd    `cmd:"" help:"Print events as they arrive, like a client."`
+	Doctor  doctorCmd  `cmd:"" help:"Check an installation, and say how to mend what is wrong."`
 	Bench   benchCmd   `cmd:"" help:"Measure this installation end to end."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }

@@ -94,6 +94,14 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return v.provider.run(ctx)
 }
 
+// FetchKeys asks the identity provider for its keys once, as Run does again and again; without a provider it is nil.
+func (v *Verifier) FetchKeys(ctx context.Context) error {
+	if v.provider == nil {
+		return nil
+	}
+	return v.provider.fetch(ctx)
+}
+
 // Verify returns who bears the token, or ErrNoToken, ErrInvalidToken, ErrTokenExpired or ErrUnavailable. A key that is
 // not known yet may be waited for, a few seconds at most.
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
