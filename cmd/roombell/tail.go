@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"roombell/internal/client"
@@ -24,18 +26,19 @@ func (c *tailCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	out := newPrinter(p.stdout, c.JSON)
+	heard := listener{cmd: c, out: newPrinter(p.stdout, c.JSON), notes: p.stderr, cursor: c.Since}
 	err = client.Follow(ctx, client.Options{URL: c.URL, Token: token, Cursor: c.Since}, client.Follower{
 		Connected: func(conn *client.Conn) error {
 			fmt.Fprintf(p.stderr, "connected to %s\n", c.URL)
 			c.subscribe(conn, p)
 			return nil
 		},
-		Event: out.event,
+		Event: heard.event,
 		Waiting: func(cause error, delay time.Duration) {
 			fmt.Fprintf(p.stderr, "%v; trying again in %v\n", oneLine(cause), delay.Round(100*time.Millisecond))
 		},
 	})
+	heard.leave()
 	var refused *client.ConnectError
 	switch {
 	case errors.As(err, &refused):
@@ -44,6 +47,56 @@ func (c *tailCmd) Run(ctx context.Context, p *program) error {
 		return usageError{err}
 	}
 	return err
+}
+
+// listener prints what is heard, and knows where to go on.
+type listener struct {
+	cmd    *tailCmd
+	out    *printer
+	notes  io.Writer
+	cursor string
+}
+
+func (l *listener) event(e client.Event) error {
+	if e.Cursor != "" {
+		l.cursor = e.Cursor
+	}
+	switch {
+	case e.Name == "sync:reset":
+		fmt.Fprintln(l.notes, resetNote(e.Payload))
+	case e.Name == "sync:cursor" && !l.cmd.JSON:
+		return nil // a position and nothing else; people are told the last one when they leave
+	}
+	return l.out.event(e)
+}
+
+// leave says how to go on later. Whoever reads JSON has the cursors in it.
+func (l *listener) leave() {
+	if !l.cmd.JSON && l.cursor != "" && strings.Trim(l.cursor, cursorAlphabet) == "" {
+		fmt.Fprintf(l.notes, "to go on from here: --since %s\n", l.cursor)
+	}
+}
+
+// cursorAlphabet is that of base64url (RFC 4648 §5): what else a server may say is not for the terminal.
+const cursorAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// resetNote says what a sync:reset means for who watches.
+func resetNote(payload json.RawMessage) string {
+	var reset struct{ Reason string }
+	_ = json.Unmarshal(payload, &reset) // the sentence for an unknown reason fits
+	switch reset.Reason {
+	case "retention":
+		return "events are missing: the log does not reach back to the cursor any more"
+	case "unknown_cursor":
+		return "events may be missing: the service does not know the cursor"
+	case "too_many":
+		return "events are missing: more than the service sends again"
+	case "failover":
+		return "what was shown may not have happened: the database failed over and lost commits"
+	case "truncate":
+		return "what was shown may be gone: a table was emptied"
+	}
+	return "events may be missing"
 }
 
 func (c *tailCmd) token(p *program) (string, error) {

@@ -20,15 +20,19 @@ type LabOptions struct {
 	Roombell string // the binary under test
 	// Self returns a command that runs the bench's own program: `floor --listen ADDRESS`, which is ServeFloor with the
 	// database's URL on its standard input, and `load`, which is ServeLoad on standard input and output.
-	Self     func(args ...string) *exec.Cmd
-	Dir      string                       // a folder for whatever the server wants to store
-	URL      func(database string) string // of the cluster, for the role that owns the databases
-	AdminURL func(database string) string // of the same cluster, for a superuser
-	Owner    string                       // that role
-	Only     []string                     // experiments to run; empty: all
-	Seconds  float64                      // how long one measurement writes; 0: 8
-	Rounds   int                          // how often what is compared takes turns; 0: 3
-	Progress io.Writer                    // a line for each thing that begins
+	Self          func(args ...string) *exec.Cmd
+	Dir           string                       // a folder for whatever the server wants to store
+	URL           func(database string) string // of the cluster, for the role that owns the databases
+	AdminURL      func(database string) string // of the same cluster, for a superuser
+	Owner         string                       // that role
+	Only          []string                     // experiments to run; empty: all
+	Seconds       float64                      // how long one measurement writes; 0: 8
+	Rounds        int                          // how often what is compared takes turns; 0: 3
+	Progress      io.Writer                    // a line for each thing that begins
+	Log           string                       // the file that the cluster's log is in
+	Clients       int                          // that come back in resume; 0: 10,000
+	Organizations int                          // of them; 0: 200
+	Profiles      string                       // a folder for profiles of resume; empty: none are made
 }
 
 // Lab runs experiments on Roombell and on the floor, in one cluster and in turns, so that their figures may be divided.
@@ -70,8 +74,11 @@ func experiments() []experiment {
 		{"latency", (*Lab).latency},
 		{"fanout", (*Lab).fanout},
 		{"bulk", (*Lab).bulk},
+		{"backfill", (*Lab).backfill},
 		{"idle", (*Lab).idle},
 		{"slow", (*Lab).slow},
+		{"resume", (*Lab).resume},
+		{"cursor", (*Lab).cursor},
 	}
 }
 

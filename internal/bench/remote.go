@@ -16,6 +16,7 @@ import (
 type loadService struct {
 	ctx   context.Context
 	fleet *Fleet
+	crowd crowd
 }
 
 // DialReply says how long the handshakes took, each and together.
@@ -64,7 +65,9 @@ func ServeLoad(ctx context.Context, conn io.ReadWriteCloser) error {
 	fleet := NewFleet()
 	defer fleet.Close()
 	server := rpc.NewServer()
-	if err := server.RegisterName("load", &loadService{ctx: ctx, fleet: fleet}); err != nil {
+	service := &loadService{ctx: ctx, fleet: fleet}
+	defer service.crowd.leave()
+	if err := server.RegisterName("load", service); err != nil {
 		return err
 	}
 	server.ServeConn(conn)

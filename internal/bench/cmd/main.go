@@ -41,12 +41,15 @@ func main() {
 }
 
 type run struct {
-	Roombell string        `help:"The binary under test." required:"" type:"existingfile"`
-	Only     []string      `help:"Experiments to run: ${experiments}." enum:"${experiments}" placeholder:"NAME,…"`
-	Seconds  float64       `help:"How long one measurement writes." default:"8"`
-	Rounds   int           `help:"How often what is compared takes turns." default:"3"`
-	JSON     bool          `help:"Print JSON."`
-	Flush    time.Duration `help:"How long a flush of the write-ahead log takes." default:"1ms"`
+	Roombell      string        `help:"The binary under test." required:"" type:"existingfile"`
+	Only          []string      `help:"Experiments to run: ${experiments}." enum:"${experiments}" placeholder:"NAME,…"`
+	Seconds       float64       `help:"How long one measurement writes." default:"8"`
+	Rounds        int           `help:"How often what is compared takes turns." default:"3"`
+	JSON          bool          `help:"Print JSON."`
+	Flush         time.Duration `help:"How long a flush of the write-ahead log takes." default:"1ms"`
+	Clients       int           `help:"How many clients resume lets come back." default:"10000"`
+	Organizations int           `help:"Of how many organizations they are." default:"200"`
+	Profiles      string        `help:"A folder in which to keep profiles of resume." type:"existingdir"`
 }
 
 func (r *run) Run(ctx context.Context) (err error) {
@@ -72,6 +75,7 @@ func (r *run) Run(ctx context.Context) (err error) {
 		Roombell: roombell, Dir: dir, URL: server.URL, AdminURL: server.AdminURL, Owner: postgres.Name,
 		Self: func(args ...string) *exec.Cmd { return exec.Command(self, args...) },
 		Only: r.Only, Seconds: r.Seconds, Rounds: r.Rounds, Progress: os.Stderr,
+		Log: filepath.Join(server.Dir(), "server.log"), Clients: r.Clients, Organizations: r.Organizations, Profiles: r.Profiles,
 	})
 	if report != nil {
 		err = errors.Join(err, r.print(report))
@@ -81,7 +85,7 @@ func (r *run) Run(ctx context.Context) (err error) {
 
 // settings are those of a production server of this size: what is compared must not wait for a checkpoint.
 func settings() map[string]string {
-	return map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "8GB"}
+	return map[string]string{"max_connections": "300", "shared_buffers": "512MB", "max_wal_size": "8GB"}
 }
 
 func (r *run) print(report *bench.Report) error {
