@@ -8,18 +8,23 @@ SQLC          := go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1
 CONCURRENT := ./db/... ./internal/auth/... ./internal/client/... ./internal/eventlog/... ./internal/inbox/... ./internal/postgres/... ./internal/realtime/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check race bench stress build generate fmt lint clean
+.PHONY: help run test test-postgres check race bench stress build generate fmt lint clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
 
 run: build ## everything on this machine: a private Postgres, demo data, the service, and two messages a second
 	@.ci/setup postgres
 	@exec bin/roombell dev --traffic 2
 
-test: ## all tests, with a real Postgres and the real socket.io-client
-	@.ci/setup go cc postgres psql wire
+test: ## all tests, with a real Postgres, the real socket.io-client, a real proxy and a real browser
+	@.ci/setup go cc postgres psql pgbouncer wire chromium
 	go test ./...
+
+test-postgres: ## the tests that meet a Postgres, on another version of it, which npm has: PG=18 (15 to 18)
+	@.ci/setup go cc psql pgbouncer wire
+	@bin=$$(.ci/setup postgres-$(or $(PG),18)) && export PG_BIN=$$bin && $$bin/postgres --version && \
+		go test -count=1 ./triggers/... ./db/... ./internal/eventlog/... ./internal/inbox/... ./internal/realtime/... ./cmd/roombell/...
 
 check: ## what CI runs: the tests, the race detector, the linters, and that generated files are up to date
 	@.ci/run
@@ -33,7 +38,7 @@ bench: build ## Roombell beside a floor and beside bare tables, in one table; BE
 	go build -o bin/bench ./internal/bench/cmd
 	@exec bin/bench --roombell bin/roombell $(BENCH)
 
-stress: ## writers, kills and crashes against several tails for a minute; DURATION=30m, BREAK=hi|snapshot|ring, or STRESS="--seed 7 …"
+stress: ## writers, three servers, 64 clients, kills, crashes and promotions for a minute; DURATION=30m, BREAK=hi|snapshot|ring|fresh|x|timeline, or STRESS="--seed 7 …"
 	@.ci/setup go postgres
 	go build -o bin/stress ./internal/eventlog/stress
 	@exec bin/stress $(if $(DURATION),--time $(DURATION)) $(STRESS)
@@ -56,4 +61,4 @@ lint: ## gofmt, vet, and the rules of .golangci.yml
 	$(GOLANGCI_LINT) run ./...
 
 clean: ## what was built; the databases of `make run` stay
-	rm -rf bin internal/realtime/testdata/*/node_modules
+	rm -rf bin internal/realtime/testdata/*/node_modules internal/web/testdata/*/node_modules

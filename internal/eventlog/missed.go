@@ -37,13 +37,13 @@ const (
 	partEvents = 128
 	partBytes  = 12 << 10
 
-	defaultMemory = 64 << 20
+	defaultMemory = 40 << 20
 )
 
 // HistoryOptions are the needs of a History.
 type HistoryOptions struct {
 	ConnConfig *pgx.ConnConfig       // as Options.ConnConfig
-	Memory     int                   // bytes of recent events to keep; 0: 64 MiB
+	Memory     int                   // bytes of recent events to keep; 0: 40 MiB
 	Logger     *slog.Logger          // nil is silence
 	Registerer prometheus.Registerer // nil means no metrics
 }
