@@ -24,7 +24,7 @@ test: ## all tests, with a real Postgres, the real socket.io-client, a real prox
 test-postgres: ## the tests that meet a Postgres, on another version of it, which npm has: PG=18 (15 to 18)
 	@.ci/setup go cc psql pgbouncer wire
 	@bin=$$(.ci/setup postgres-$(or $(PG),18)) && export PG_BIN=$$bin && $$bin/postgres --version && \
-		go test -count=1 ./triggers/... ./db/... ./internal/eventlog/... ./internal/inbox/... ./internal/realtime/... ./cmd/roombell/...
+		go test -count=1 ./triggers/... ./db/... ./internal/eventlog/... ./internal/inbox/... ./internal/realtime/... ./internal/doctor/... ./cmd/roombell/...
 
 check: ## what CI runs: the tests, the race detector, the linters, and that generated files are up to date
 	@.ci/run

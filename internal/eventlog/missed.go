@@ -196,6 +196,15 @@ func (m *Missed) concerns(e *Event) bool {
 // Start returns From as a position on To's timeline: who has been told of a failover and has heard nothing yet comes back with it.
 func (m *Missed) Start() Cursor { return m.way.stamp(m.way.from) }
 
+// Chats returns the chats of the events that are at hand, once for each event.
+func (m *Missed) Chats() []int64 {
+	chats := make([]int64, 0, len(m.ready))
+	for _, e := range m.ready {
+		chats = append(chats, e.ChatID)
+	}
+	return chats
+}
+
 // Each calls f with every event that is still to come, until f returns false. Those that are not at hand have no payload.
 func (m *Missed) Each(ctx context.Context, f func(e *Event) bool) error {
 	for _, e := range m.ready {

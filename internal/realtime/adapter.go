@@ -298,18 +298,28 @@ func (a *adapter) raise(id socket.SocketId, to int32, first []*encodedEvent) (ta
 }
 
 // burst sends a row of events to a socket that is behind, and reports false when its connection has ended. It does not
-// count for the send queue; await comes before it.
+// count for the send queue; await comes before it. The burst is the adapter's from here on.
 func (a *adapter) burst(id socket.SocketId, b *burst) bool {
 	m := a.member(id)
 	if m == nil {
 		return false
 	}
 	t := m.transport()
-	if t == nil || len(b.frames) > 0 && !t.pushBurst(b) {
+	if t == nil {
 		return false
 	}
-	a.metrics.sent(len(b.frames), len(b.bytes))
-	return true
+	if len(b.frames) == 0 {
+		return true
+	}
+	frames, bytes := len(b.frames), len(b.bytes)
+	taken, kept := t.pushBurst(b)
+	if taken {
+		a.metrics.sent(frames, bytes)
+	}
+	if !kept {
+		b.reuse()
+	}
+	return taken
 }
 
 // await returns when little waits in the transport, or false when the connection has ended.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
@@ -71,6 +72,22 @@ type burst struct {
 	bytes  []byte
 	frames []frame
 	ends   []int
+}
+
+// bursts are those that were written: a storm of clients makes millions of events into them.
+var bursts = sync.Pool{New: func() any { return &burst{} }}
+
+// newBurst returns an empty one.
+func newBurst() *burst { return bursts.Get().(*burst) }
+
+// reuse gives it back, when nobody has its bytes any more.
+func (b *burst) reuse() {
+	if cap(b.bytes) > 1<<20 {
+		return // of huge events
+	}
+	clear(b.frames)
+	b.bytes, b.frames, b.ends = b.bytes[:0], b.frames[:0], b.ends[:0]
+	bursts.Put(b)
 }
 
 // add appends the event that encodeEvent makes.

@@ -309,7 +309,7 @@ func (s *Server) letIn(c *client, end context.CancelFunc) (first *encodedEvent, 
 		Message: "Connected to Roombell", UserID: p.id, OrganizationID: p.organization, Timestamp: timestamp(now), Cursor: c.position,
 	}
 	if r = c.resume; r != nil {
-		said.Cursor, said.Resumed = r.brought, r.missed != nil
+		said.Cursor, said.Resumed = r.brought, r.resumed
 	}
 	c.position, c.resume, c.end = "", nil, end
 	c.stage = live

@@ -486,13 +486,18 @@ func (t *polling) send(volatile bool, queue func(), forward func(*webSocket) boo
 	return true
 }
 
-func (t *polling) pushBurst(b *burst) bool {
-	return t.send(false, func() {
+func (t *polling) pushBurst(b *burst) (taken, kept bool) {
+	kept = true
+	taken = t.send(false, func() {
 		for _, f := range b.frames {
 			t.queueLocked(f)
 		}
 		t.pending.exempt += len(b.bytes)
-	}, func(next *webSocket) bool { return next.pushBurst(b) })
+	}, func(next *webSocket) bool {
+		taken, kept = next.pushBurst(b)
+		return taken
+	})
+	return taken, kept
 }
 
 func (t *polling) room() <-chan struct{} {

@@ -26,19 +26,21 @@ const (
 	rightsAtOnce = 5000
 	// rightsAge is how old they may get while a client reads slowly: who loses a chat hears nothing of it after a second.
 	rightsAge = 700 * time.Millisecond
-	// slots is how many clients are told at once what they missed, slotTime for how long each counts as one of them.
-	slots    = 64
-	slotTime = 250 * time.Millisecond
+	// turns is how many clients are told at once what they missed, turn for how long each counts as one of them.
+	turns = 128
+	turn  = 500 * time.Millisecond
 )
 
 // resume is a client on its way from the position that it brought to the node's. Its own goroutine's, after place.
 type resume struct {
-	brought string          // the cursor as the client sent it; empty when it was too long to be kept
-	reset   string          // the reason of a sync:reset that comes first; empty: none
-	from    eventlog.Cursor // what the reset's own cursor is, then where the replay begins
-	to      eventlog.Cursor // where it ends: what comes after waits for the client
-	missed  *eventlog.Missed
-	told    int // events of the replay
+	brought string           // the cursor as the client sent it; empty when it was too long to be kept
+	reset   string           // the reason of a sync:reset that comes first; empty: none
+	resumed bool             // what was missed is told
+	from    eventlog.Cursor  // where that begins
+	to      eventlog.Cursor  // where it ends: what comes after waits for the client
+	start   eventlog.Cursor  // of the sync:reset
+	missed  *eventlog.Missed // nil: to be asked for again
+	told    int              // events of the replay
 	began   time.Time
 
 	// Who asks, and what is known of his rights.
@@ -64,6 +66,7 @@ func (s *Server) plan(ctx context.Context, r *resume) error {
 	} else {
 		err = eventlog.ErrCursor
 	}
+	r.start = r.to
 	switch {
 	case errors.Is(err, eventlog.ErrCursor):
 		r.reset = eventlog.ResetUnknownCursor
@@ -73,14 +76,17 @@ func (s *Server) plan(ctx context.Context, r *resume) error {
 		r.reset = resetTooMany
 	case err != nil:
 		return fmt.Errorf("find what was missed: %w", err)
-	case r.missed.Failover:
-		r.reset = eventlog.ResetFailover
-		r.from = r.missed.Start()
-		return nil
 	default:
+		r.resumed = true
+		if r.missed.Failover {
+			r.reset, r.start = eventlog.ResetFailover, r.missed.Start()
+		}
+		if r.missed.FromMemory {
+			r.missed = nil // thousands may wait for their turn: the memory is asked again then
+		}
 		return nil
 	}
-	r.missed, r.from = nil, r.to
+	r.missed = nil
 	return nil
 }
 
@@ -106,7 +112,10 @@ func (s *Server) look(ctx context.Context, r *resume, from eventlog.Cursor) erro
 	if seen > outlineFactor*s.o.ResumeLimit {
 		return errTooManyMissed
 	}
-	if err := s.askRights(ctx, r, chats); err != nil || seen <= s.o.ResumeLimit {
+	if seen <= s.o.ResumeLimit {
+		return nil
+	}
+	if err := s.askRights(ctx, r, chats); err != nil {
 		return err
 	}
 	n := 0
@@ -282,22 +291,22 @@ var errGone = errors.New("the connection has ended")
 func (s *Server) tellMissed(ctx context.Context, c *client, r *resume) error {
 	id := c.socket.Id()
 	if r.reset != "" {
-		b := &burst{}
-		b.add("sync:reset", body(resetEvent{Reason: r.reset, Cursor: r.from.String()}))
+		b := newBurst()
+		b.add("sync:reset", body(resetEvent{Reason: r.reset, Cursor: r.start.String()}))
 		b.seal()
 		if !s.adapter.burst(id, b) {
 			return errGone
 		}
 	}
-	for {
-		if err := s.stream(ctx, c, r); err != nil {
+	for laps := 0; ; laps++ {
+		if err := s.stream(ctx, c, r, laps); err != nil {
 			return err
 		}
 		if !s.adapter.await(ctx, id) {
 			return errGone
 		}
 		var last []*encodedEvent
-		if r.reset == "" || r.reset == eventlog.ResetFailover {
+		if r.resumed {
 			last = append(last, encodeEvent("sync:complete", body(completeEvent{Replayed: r.told, Cursor: r.to.String()})))
 		}
 		taken, lapsed := s.adapter.catchUp(id, last...)
@@ -333,15 +342,8 @@ func (s *Server) lap(ctx context.Context, c *client, r *resume) error {
 	if p.err != nil {
 		return p.err
 	}
-	from := r.to
-	r.to = p.at
-	ctx, cancel := context.WithTimeout(ctx, planTime)
-	defer cancel()
-	err := s.look(ctx, r, from)
-	if err == nil && r.missed.Failover {
-		err = eventlog.ErrMoved // what the client heard before may not exist: let it come back with its cursor
-	}
-	return err
+	r.from, r.to, r.missed = r.to, p.at, nil
+	return nil
 }
 
 type completeEvent struct {
@@ -349,18 +351,21 @@ type completeEvent struct {
 	Cursor   string `json:"cursor"`
 }
 
-// stream sends what was missed, some dozens of kilobytes at a time.
-func (s *Server) stream(ctx context.Context, c *client, r *resume) error {
-	// Bursts for thousands must not lie in memory at once. Who reads slowly does not keep the others waiting.
-	release := s.takeSlot(ctx)
+// stream sends what was missed, a dozen kilobytes at a time. After a reset there is something only when the client lapsed.
+func (s *Server) stream(ctx context.Context, c *client, r *resume, laps int) error {
+	if !r.resumed && laps == 0 {
+		return nil
+	}
+	// Who lies in wait costs nothing; who reads slowly does not keep the others waiting.
+	release := s.takeTurn(ctx)
 	defer release()
-	for r.missed != nil {
+	if err := s.ask(ctx, r, laps); err != nil {
+		return err
+	}
+	for {
 		batch, err := r.missed.Next(ctx)
-		if err != nil {
+		if err != nil || batch == nil {
 			return err
-		}
-		if batch == nil {
-			return nil
 		}
 		if !s.adapter.await(ctx, c.socket.Id()) {
 			return errGone
@@ -372,12 +377,26 @@ func (s *Server) stream(ctx context.Context, c *client, r *resume) error {
 			return errGone
 		}
 	}
-	return nil
 }
 
-// takeSlot waits for one of the places of those who are told what they missed. It is given up after a moment in any case:
+// ask has r.missed at hand, and today's rights on the chats of what is at hand of it.
+func (s *Server) ask(ctx context.Context, r *resume, laps int) error {
+	ctx, cancel := context.WithTimeout(ctx, planTime)
+	defer cancel()
+	if r.missed == nil {
+		if err := s.look(ctx, r, r.from); err != nil {
+			return err
+		}
+		if laps > 0 && r.missed.Failover {
+			return eventlog.ErrMoved // what the client heard before may not exist: let it come back with its cursor
+		}
+	}
+	return s.askRights(ctx, r, r.missed.Chats())
+}
+
+// takeTurn waits for one of the turns of those who are told what they missed. It is given up after a moment in any case:
 // by then the client reads slowly.
-func (s *Server) takeSlot(ctx context.Context) (release func()) {
+func (s *Server) takeTurn(ctx context.Context) (release func()) {
 	select {
 	case s.replaying <- struct{}{}:
 	case <-ctx.Done():
@@ -385,26 +404,16 @@ func (s *Server) takeSlot(ctx context.Context) (release func()) {
 	}
 	var once sync.Once
 	free := func() { once.Do(func() { <-s.replaying }) }
-	timer := time.AfterFunc(slotTime, free)
+	timer := time.AfterFunc(turn, free)
 	return func() {
 		timer.Stop()
 		free()
 	}
 }
 
-// burstSize is about what the events of a batch take on the wire.
-func burstSize(batch *eventlog.Batch) int {
-	const envelope = 256 // name, cursor, ids, frame
-	n := envelope * len(batch.Events)
-	for i := range batch.Events {
-		n += len(batch.Events[i].Payload)
-	}
-	return n
-}
-
 // encodeMissed makes a burst of what the client may hear of a batch.
 func (s *Server) encodeMissed(r *resume, batch *eventlog.Batch) *burst {
-	b := &burst{bytes: make([]byte, 0, burstSize(batch))}
+	b := newBurst()
 	var wire []byte
 	for i := range batch.Events {
 		e := &batch.Events[i]

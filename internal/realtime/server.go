@@ -88,7 +88,7 @@ func New(o Options) (*Server, error) {
 	s.alarms = newAlarms(s.rescue)
 	s.users, s.rights = newLookup(s.askUsers), newLookup(s.askChatRights)
 	s.attaches.serve = s.attach
-	s.replaying = make(chan struct{}, slots)
+	s.replaying = make(chan struct{}, turns)
 	s.serve()
 	return s, nil
 }

@@ -97,8 +97,9 @@ type sender interface {
 	// push hands over packets to be sent together, and reports whether the transport took them. It does not when it is
 	// closed, when the send queue is full (the client is then cut), or when they are volatile and would have to wait.
 	push(volatile bool, evs []*encodedEvent) bool
-	// pushBurst hands over a burst for which room has made room: what of it waits does not count for the send queue.
-	pushBurst(b *burst) bool
+	// pushBurst hands over a burst for which room has made room: what of it waits does not count for the send queue. Its
+	// bytes are kept when not all of them were written at once.
+	pushBurst(b *burst) (taken, kept bool)
 	// room returns nil when little waits or the transport has ended, else what is closed when that may have become so.
 	room() <-chan struct{}
 	// cut closes the connection at once, without a word to the client.
@@ -491,11 +492,11 @@ func (t *webSocket) push(volatile bool, evs []*encodedEvent) bool {
 	return true
 }
 
-func (t *webSocket) pushBurst(b *burst) bool {
+func (t *webSocket) pushBurst(b *burst) (taken, kept bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.acceptLocked() {
-		return false
+		return false, false
 	}
 	before := t.pending.bytes
 	if t.upgrade {
@@ -504,8 +505,9 @@ func (t *webSocket) pushBurst(b *burst) bool {
 	} else {
 		t.writeLocked(b.bytes)
 	}
-	t.pending.exempt += t.pending.bytes - before
-	return true
+	waits := t.pending.bytes - before
+	t.pending.exempt += waits
+	return true, waits > 0
 }
 
 func (t *webSocket) room() <-chan struct{} {
