@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -130,7 +131,7 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 		Tail: attacher{v}, Tokens: v.verifier, Access: access{inbox.NewAccess(v.pool)}, History: v.history, ResumeLimit: s.ResumeLimit,
 		Origins: s.CORSOrigins, RateEvents: s.RateEvents, RateBurst: s.RateBurst, SendQueue: int(s.SendQueue),
 		MaxSocketsPerUser: s.MaxSocketsPerUser, MaxSocketsPerAddress: s.MaxSocketsPerAddress,
-		TrustedProxies: prefixes(s.TrustedProxies), Drain: s.Drain, Logger: log, Registerer: v.registry,
+		TrustedProxies: prefixes(s.TrustedProxies), Drain: s.Drain, Storm: thrift(), Logger: log, Registerer: v.registry,
 	})
 	if err != nil {
 		v.history.Close()
@@ -143,6 +144,20 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 	}, v.history, v.projector, v.realtime)
 	v.health = newHealth(v.pool, v.tail, log)
 	return v, nil
+}
+
+// thrift has garbage collected sooner while hundreds and thousands come back at once: what is made for them would double the memory
+// for a few seconds in which everybody's is short.
+func thrift() func(storm bool) {
+	const percent = 30
+	usual := 100
+	return func(storm bool) {
+		if storm {
+			usual = debug.SetGCPercent(percent)
+		} else {
+			debug.SetGCPercent(usual)
+		}
+	}
 }
 
 // attacher closes the circle: the tail publishes to the server, and the server attaches its sockets to the tail.

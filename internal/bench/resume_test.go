@@ -72,7 +72,7 @@ func TestReturnsAreComparedRowByRow(t *testing.T) {
 
 func TestRoamerKeepsItsPlace(t *testing.T) {
 	row := func(phase, seq int, cursor string) string {
-		return fmt.Sprintf(`42["message:new",{"id":1,"content":"%s \"cursor\":\"no\"","eventId":9,"cursor":"%s","recordedAt":"x"}]`,
+		return fmt.Sprintf(`42["message:new",{"id":1,"content":"%s","data":{"cursor":"no"},"eventId":9,"cursor":"%s","recordedAt":"x"}]`,
 			probe{phase, seq, time.Unix(0, 1)}.content(0), cursor)
 	}
 	r := &roamer{phase: 2}

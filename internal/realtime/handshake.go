@@ -289,7 +289,7 @@ func (s *Server) connected(args ...any) {
 		s.adapter.release(sock.Id(), first)
 	} else {
 		s.adapter.begin(sock.Id(), first)
-		go s.replay(ctx, c, r)
+		s.replaying.join(func() { s.replay(ctx, c, r) })
 	}
 	s.metrics.handshakes.WithLabelValues("ok").Inc()
 	s.flush()

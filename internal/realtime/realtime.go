@@ -98,6 +98,9 @@ type Options struct {
 	PingInterval         time.Duration
 	PingTimeout          time.Duration
 
+	// Storm is told when hundreds come back at once, and when the last of them had his turn. It must not block; nil: nobody.
+	Storm func(begun bool)
+
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 
@@ -124,6 +127,9 @@ func (o Options) withDefaults() Options {
 	set(&o.PingInterval, 25*time.Second)
 	set(&o.PingTimeout, 20*time.Second)
 	set(&o.Logger, slog.Default())
+	if o.Storm == nil {
+		o.Storm = func(bool) {}
+	}
 	set(&o.timing.typing, 6*time.Second)
 	set(&o.timing.offline, 10*time.Second)
 	set(&o.timing.warning, time.Minute)

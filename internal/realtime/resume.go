@@ -269,6 +269,10 @@ func (r *resume) restrain(e *eventlog.Event) bool {
 // connection: the client comes back with the last cursor that it got.
 func (s *Server) replay(ctx context.Context, c *client, r *resume) {
 	defer s.rescue("replay")
+	// Who reads slowly does not keep the others waiting: he gives his turn up after a moment.
+	leave := sync.OnceFunc(s.replaying.leave)
+	defer leave()
+	defer time.AfterFunc(turn, leave).Stop()
 	s.metrics.replays.Inc()
 	defer s.metrics.replays.Dec()
 	err := s.tellMissed(ctx, c, r)
@@ -356,9 +360,6 @@ func (s *Server) stream(ctx context.Context, c *client, r *resume, laps int) err
 	if !r.resumed && laps == 0 {
 		return nil
 	}
-	// Who lies in wait costs nothing; who reads slowly does not keep the others waiting.
-	release := s.takeTurn(ctx)
-	defer release()
 	if err := s.ask(ctx, r, laps); err != nil {
 		return err
 	}
@@ -394,21 +395,53 @@ func (s *Server) ask(ctx context.Context, r *resume, laps int) error {
 	return s.askRights(ctx, r, r.missed.Chats())
 }
 
-// takeTurn waits for one of the turns of those who are told what they missed. It is given up after a moment in any case:
-// by then the client reads slowly.
-func (s *Server) takeTurn(ctx context.Context) (release func()) {
-	select {
-	case s.replaying <- struct{}{}:
-	case <-ctx.Done():
-		return func() {}
+// queue has at most `free` of those who come run at once; the others wait in line, and cost nothing but their place.
+type queue struct {
+	storm func(begun bool) // told when more than stormSize wait, and when nobody does any more
+
+	mu       sync.Mutex
+	free     int
+	waiting  []func()
+	storming bool
+}
+
+const stormSize = 500
+
+// join runs f on a goroutine of its own when its turn comes. f calls leave once.
+func (q *queue) join(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.free == 0 {
+		q.waiting = append(q.waiting, f)
+		q.tell(len(q.waiting) > stormSize)
+		return
 	}
-	var once sync.Once
-	free := func() { once.Do(func() { <-s.replaying }) }
-	timer := time.AfterFunc(turn, free)
-	return func() {
-		timer.Stop()
-		free()
+	q.free--
+	go f()
+}
+
+// tell says when a storm has begun. mu is held.
+func (q *queue) tell(begun bool) {
+	if begun != q.storming && (begun || len(q.waiting) == 0) {
+		q.storming = begun
+		q.storm(begun)
 	}
+}
+
+// leave gives the turn to the next.
+func (q *queue) leave() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		q.waiting = nil
+		q.free++
+		q.tell(false)
+		return
+	}
+	next := q.waiting[0]
+	q.waiting[0] = nil
+	q.waiting = q.waiting[1:]
+	go next()
 }
 
 // encodeMissed makes a burst of what the client may hear of a batch.

@@ -41,7 +41,7 @@ type Server struct {
 	rights   *lookup[ChatRights]
 	attaches crowd[func(eventlog.Cursor, error)]
 
-	replaying chan struct{} // who is being told what he missed
+	replaying queue // of those who are to be told what they missed
 
 	complaints rate.Sometimes // of connections that come again and again
 
@@ -88,7 +88,7 @@ func New(o Options) (*Server, error) {
 	s.alarms = newAlarms(s.rescue)
 	s.users, s.rights = newLookup(s.askUsers), newLookup(s.askChatRights)
 	s.attaches.serve = s.attach
-	s.replaying = make(chan struct{}, turns)
+	s.replaying.free, s.replaying.storm = turns, s.o.Storm
 	s.serve()
 	return s, nil
 }

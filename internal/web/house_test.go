@@ -44,7 +44,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, db: dbtest.New(t), pages: http.NewServeMux(), lives: make(chan time.Duration, 1)}
+	h := &house{t: t, db: dbtest.New(t), pages: http.NewServeMux(), lives: make(chan time.Duration, 2)}
 	h.exec(`INSERT INTO organizations (name) VALUES ('manual')`)
 	err := h.db.Pool.QueryRow(t.Context(), `
 		WITH u AS (INSERT INTO users (organization_id, email) SELECT id, 'ann@manual.example' FROM organizations RETURNING *),
