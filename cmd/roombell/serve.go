@@ -84,6 +84,7 @@ type service struct {
 	projector *inbox.Projector
 	realtime  *realtime.Server
 	health    *health
+	thrift    thrift
 }
 
 // openPool is the way of all queries; through a proxy, when there is a direct address beside it.
@@ -131,7 +132,7 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 		Tail: attacher{v}, Tokens: v.verifier, Access: access{inbox.NewAccess(v.pool)}, History: v.history, ResumeLimit: s.ResumeLimit,
 		Origins: s.CORSOrigins, RateEvents: s.RateEvents, RateBurst: s.RateBurst, SendQueue: int(s.SendQueue),
 		MaxSocketsPerUser: s.MaxSocketsPerUser, MaxSocketsPerAddress: s.MaxSocketsPerAddress,
-		TrustedProxies: prefixes(s.TrustedProxies), Drain: s.Drain, Storm: thrift(), Logger: log, Registerer: v.registry,
+		TrustedProxies: prefixes(s.TrustedProxies), Drain: s.Drain, Storm: v.thrift.storm, Logger: log, Registerer: v.registry,
 	})
 	if err != nil {
 		v.history.Close()
@@ -146,16 +147,30 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 	return v, nil
 }
 
-// thrift has garbage collected sooner while hundreds and thousands come back at once: what is made for them would double the memory
-// for a few seconds in which everybody's is short.
-func thrift() func(storm bool) {
-	const percent = 30
-	usual := 100
-	return func(storm bool) {
-		if storm {
-			usual = debug.SetGCPercent(percent)
-		} else {
-			debug.SetGCPercent(usual)
+// thrift has garbage collected sooner while many come back at once, and after a start, when they are expected to: what is
+// made for them would double the memory for a few seconds in which everybody's is short.
+type thrift struct {
+	mu      sync.Mutex
+	reasons int
+	usual   int
+}
+
+const (
+	thriftPercent = 30
+	thriftAtStart = time.Minute
+)
+
+func (t *thrift) storm(begun bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case begun:
+		if t.reasons++; t.reasons == 1 {
+			t.usual = debug.SetGCPercent(thriftPercent)
+		}
+	default:
+		if t.reasons--; t.reasons == 0 {
+			debug.SetGCPercent(t.usual)
 		}
 	}
 }
@@ -218,6 +233,9 @@ func (v *service) run(ctx context.Context, public, admin net.Listener, more ...p
 	for _, p := range more {
 		middle.start(p.name, p.run)
 	}
+	v.thrift.storm(true)
+	settled := time.AfterFunc(thriftAtStart, func() { v.thrift.storm(false) })
+	defer settled.Stop()
 	front.start("sockets", v.realtime.Run)
 	front.start("public address", func(ctx context.Context) error { return v.servePublic(ctx, public) })
 	v.log.Info("serving", "addr", public.Addr().String(), "admin_addr", admin.Addr().String(), "version", readVersion().version)
