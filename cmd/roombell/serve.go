@@ -156,7 +156,7 @@ type thrift struct {
 }
 
 const (
-	thriftPercent = 30
+	thriftPercent = 15
 	thriftAtStart = time.Minute
 )
 

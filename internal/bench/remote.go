@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/rpc"
+	"os"
 	"os/exec"
 	"time"
 )
@@ -98,7 +99,11 @@ func startLoad(cmd *exec.Cmd) (*load, error) {
 }
 
 func (l *load) stop() error {
-	return errors.Join(l.client.Close(), l.process.wait())
+	err := l.client.Close()
+	if errors.Is(err, os.ErrClosed) { // it ends with its input, and its output is closed then
+		err = nil
+	}
+	return errors.Join(err, l.process.wait())
 }
 
 // call is rpc.Client.Call that gives up with the context.

@@ -2,7 +2,6 @@ package eventlog
 
 import (
 	"encoding/base64"
-	"encoding/binary"
 )
 
 // Batch is a part of the log in ascending order of ids, with the positions after each event. It is never empty, and it is safe for
@@ -65,8 +64,7 @@ func newWay(from, to Cursor, late bool) way {
 	w := way{from: from, to: to, head: to.appendHead(nil)}
 	if late && len(from.late) == 0 {
 		h := w.stamp(from).appendHead(nil)
-		h = binary.AppendUvarint(appendID(h, from.hi), 1)
-		w.lateHead = appendSnapshot(h, to.snapshot)
+		w.lateHead = appendSnapshot(appendID(h, from.hi, true), to.snapshot)
 	}
 	return w
 }
@@ -85,9 +83,9 @@ func (c Cursor) without(hi int64) Cursor {
 func (w *way) append(raw []byte, id int64) []byte {
 	switch {
 	case id >= w.from.hi:
-		return append(appendID(append(raw, w.head...), id), 0)
+		return appendID(append(raw, w.head...), id, false)
 	case w.lateHead != nil && !w.noLate:
-		return appendID(append(raw, w.lateHead...), id)
+		return appendID(append(raw, w.lateHead...), id, false)
 	}
 	c := w.at(id)
 	return c.appendTail(c.appendHead(raw), c.hi)

@@ -61,7 +61,7 @@ func drawSnapshot(t *rapid.T) snapshot {
 
 func drawCursor(t *rapid.T) Cursor {
 	c := Cursor{
-		system:   rapid.Uint32().Draw(t, "system"),
+		system:   rapid.Uint32Range(0, 1<<24-1).Draw(t, "system"),
 		timeline: rapid.Uint32Range(1, maxEra).Draw(t, "timeline"),
 		lsn:      rapid.Uint64().Draw(t, "lsn"),
 	}
@@ -116,8 +116,8 @@ func equalSteps(a, b step) bool {
 }
 
 func TestCursorIsShort(t *testing.T) {
-	c := Cursor{system: 1<<32 - 1, timeline: 1, lsn: 40 << 30, step: step{hi: 1<<sequenceBits | 20_000_000, snapshot: snapshot{xmax: 30_000_000}}}
-	for _, tc := range []struct{ writers, longest int }{{0, 36}, {12, 48}, {32, 60}, {200, 190}} {
+	c := Cursor{system: 1<<24 - 1, timeline: 1, lsn: 40 << 30, step: step{hi: 1<<sequenceBits | 20_000_000, snapshot: snapshot{xmax: 30_000_000}}}
+	for _, tc := range []struct{ writers, longest int }{{0, 30}, {12, 44}, {32, 55}, {200, 160}} {
 		c.xip = nil
 		for i := range tc.writers { // every third transaction id of the last ones is still running, one is old
 			c.xip = append(c.xip, c.xmax-uint64(3*(tc.writers-i)))
@@ -140,36 +140,56 @@ func uvarints(b []byte, numbers ...uint64) []byte {
 	return b
 }
 
+// lateSteps appends a first step and n late ones.
+func lateSteps(b []byte, n int) []byte {
+	for i := range n {
+		b = uvarints(b, 100, 0, 3, uint64(1000-i))
+	}
+	return uvarints(b, 100, 0, 2, uint64(1000-n))
+}
+
 // forged are texts that must be refused; they are the seeds of the fuzz target too.
 func forged() map[string]string {
-	head := uvarints([]byte{cursorVersion, 0, 0, 0, 0}, 1, 2) // timeline, LSN
-	good := encode(uvarints(head, 100, 1, 10, 0, 1, 5, 0))    // xmax, one gap, no bitmap, id 1|5, no late steps
+	head := uvarints([]byte{cursorVersion | 1, 0, 0, 0}, 2)                        // timeline 1, LSN
+	one := func(n, k uint64) []byte { return uvarints(head, 100, n<<orderBits|k) } // xmax, running transactions, parameter
+	good := encode(append(one(1, 2), 0b101_00000, 2, 5))                           // a distance of 1: 1+4 in three bits; era 1 and no late step, sequence 5
 	return map[string]string{
 		"empty":                         "",
 		"not base64url":                 "????",
 		"padded":                        good + "=",
-		"too short":                     encode([]byte{cursorVersion, 0, 0}),
-		"another version":               encode(uvarints([]byte{9, 0, 0, 0, 0}, 1, 2, 100, 0, 0, 1, 5, 0)),
+		"too short":                     encode([]byte{cursorVersion | 1, 0, 0}),
+		"another version":               encode(uvarints([]byte{1<<timelineBits | 1, 0, 0, 0}, 2, 100, 0, 2, 5)),
 		"too long":                      strings.Repeat("A", maxCursorText+1),
-		"bytes after the end":           encode(uvarints(head, 100, 1, 10, 0, 1, 5, 0, 0)),
-		"timeline 0":                    encode(uvarints([]byte{cursorVersion, 0, 0, 0, 0}, 0, 2, 100, 0, 0, 1, 5, 0)),
-		"cut within a number":           encode(append(uvarints(head, 100, 0, 0, 1), 0x80)),
-		"cut before the id":             encode(uvarints(head, 100, 0, 0)),
-		"gap of 0":                      encode(uvarints(head, 100, 2, 10, 0, 0, 1, 5, 0)),
-		"gap beyond xmax":               encode(uvarints(head, 100, 1, 101, 0, 1, 5, 0)),
-		"gaps run over xmax":            encode(uvarints(head, 100, 2, 10, 90, 0, 1, 5, 0)),
-		"a billion gaps":                encode(uvarints(head, 100, 1_000_000_000, 0, 1, 5, 0)),
-		"bitmap of a terabyte":          encode(uvarints(head, 1<<60, 0, 1<<43, 1, 5, 0)),
-		"bitmap wider than xmax":        encode(uvarints(head, 4, 0, 9, 1, 1, 1, 5, 0)),
-		"bitmap width near 2^64":        encode(uvarints(head, 100, 0, math.MaxUint64, 1, 5, 0)),
-		"bitmap below the gaps":         encode(uvarints(head, 100, 1, 10, 20, 1, 0, 0, 1, 5, 0)),
-		"xmax above what Postgres has":  encode(uvarints(head, 1<<63, 0, 0, 1, 5, 0)),
-		"era that makes ids negative":   encode(uvarints(head, 100, 0, 0, maxEra+1, 5, 0)),
-		"sequence over 43 bits":         encode(uvarints(head, 100, 0, 0, 1, 1<<sequenceBits, 0)),
-		"late step that does not go on": encode(uvarints(head, 100, 0, 0, 1, 5, 1, 100, 0, 0, 1, 5)),
-		"a billion late steps":          encode(uvarints(head, 100, 0, 0, 1, 5, 1_000_000_000)),
-		"4,097 transactions":            encode(append(uvarints(head, 1<<20, 0, 8*513), []byte(strings.Repeat("\xff", 513)+"\x01\x05\x00")...)),
+		"bytes after the end":           encode(uvarints(head, 100, 0, 2, 5, 0)),
+		"timeline 0":                    encode(uvarints([]byte{cursorVersion, 0, 0, 0}, 2, 100, 0, 2, 5)),
+		"long timeline 0":               encode(uvarints([]byte{cursorVersion | shortTimeline, 0, 0, 0}, 0, 2, 100, 0, 2, 5)),
+		"timeline that ids have not":    encode(uvarints([]byte{cursorVersion | shortTimeline, 0, 0, 0}, maxEra+1, 2, 100, 0, 2, 5)),
+		"cut within a number":           encode(append(uvarints(head, 100, 0, 2), 0x80)),
+		"cut within a distance":         encode(append(one(8, 7), 0x80, 0x80)),
+		"cut before the id":             encode(uvarints(head, 100, 0)),
+		"distance beyond xmax":          encode(append(one(1, 7), 0b1110_0100, 2, 5)),
+		"long distance beyond xmax":     encode(append(one(1, 0), 0, 0, 0, 1, 0, 0, 0, 0, 2, 5)),
+		"distances run over xmax":       encode(append(one(2, 7), 0b1110_0010, 0b1000_0001, 2, 5)),
+		"distance of 2^63":              encode(append(append(one(1, 0), make([]byte, 7)...), 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 5)),
+		"distance without end":          encode(append(one(1, 0), make([]byte, 20)...)),
+		"a billion transactions":        encode(uvarints(head, 100, 1_000_000_000<<orderBits, 2, 5)),
+		"more transactions than bits":   encode(uvarints(head, 1<<20, 4000<<orderBits, 2, 5)),
+		"xmax above what Postgres has":  encode(uvarints(head, 1<<63, 0, 2, 5)),
+		"era that makes ids negative":   encode(uvarints(head, 100, 0, (maxEra+1)<<1, 5)),
+		"sequence over 43 bits":         encode(uvarints(head, 100, 0, 2, 1<<sequenceBits)),
+		"late step that does not come":  encode(uvarints(head, 100, 0, 3, 5)),
+		"late step that does not go on": encode(uvarints(head, 100, 0, 3, 5, 100, 0, 2, 5)),
+		"65 late steps":                 encode(lateSteps(head, maxLate+1)),
+		"4,097 transactions":            encode(append(uvarints(head, 1<<20, 4097<<orderBits), []byte(strings.Repeat("\xff", 513)+"\x02\x05")...)),
+		"4,097 in two steps":            encode(append(append(uvarints(head, 1<<20, 4096<<orderBits), []byte(strings.Repeat("\xff", 512)+"\x03\x05")...), append(uvarints(nil, 100, 1<<orderBits), 0x80, 2, 4)...)),
 		"trailing bits in base64":       good[:len(good)-1] + "B",
+	}
+}
+
+func TestCursorsOfManyLateStepsAreRead(t *testing.T) {
+	c, err := ParseCursor(encode(lateSteps(uvarints([]byte{cursorVersion | 1, 0, 0, 0}, 2), maxLate)))
+	if err != nil || len(c.late) != maxLate {
+		t.Errorf("%d late steps, %v", len(c.late), err)
 	}
 }
 

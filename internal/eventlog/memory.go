@@ -130,9 +130,9 @@ func (m *memory) popLocked(organizationID int64) {
 	m.organizations[organizationID] = list[1:]
 }
 
-// missed returns what from has not seen and to has, of an organization and of everybody, in ascending order of ids; ok is false when the
-// memory does not reach back to from.
-func (m *memory) missed(from, to Cursor, organizationID int64) (events []*Event, ok bool) {
+// missed returns what from has not seen and to has, of an organization and of everybody and as far as it concerns the one who asks, in
+// ascending order of ids; ok is false when the memory does not reach back to from.
+func (m *memory) missed(from, to Cursor, organizationID int64, concerns func(*Event) bool) (events []*Event, ok bool) {
 	m.expire()
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -143,9 +143,10 @@ func (m *memory) missed(from, to Cursor, organizationID int64) (events []*Event,
 	first := m.passed + sort.Search(len(m.parts), func(i int) bool { return !from.covers(m.parts[i].end) })
 	for _, id := range []int64{organizationID, 0} {
 		list := m.organizations[id]
-		at := sort.Search(len(list), func(i int) bool { return list[i].part >= first })
-		for _, r := range list[at:] {
-			if !from.Seen(r.event.ID, r.event.TxID) && to.Seen(r.event.ID, r.event.TxID) {
+		list = list[sort.Search(len(list), func(i int) bool { return list[i].part >= first }):]
+		events = slices.Grow(events, len(list))
+		for _, r := range list {
+			if concerns(r.event) && !from.Seen(r.event.ID, r.event.TxID) && to.Seen(r.event.ID, r.event.TxID) {
 				events = append(events, r.event)
 			}
 		}

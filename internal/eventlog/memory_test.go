@@ -62,7 +62,7 @@ func TestMemoryIsExactOrSilent(t *testing.T) {
 		tail(0) // what Attach does
 		for _, from := range positions {
 			for organization := range int64(2) {
-				got, ok := m.missed(from, *nodes[0], organization+1)
+				got, ok := m.missed(from, *nodes[0], organization+1, anybody)
 				if !ok {
 					continue
 				}
@@ -127,14 +127,14 @@ func TestMemoryKeepsToTheRetention(t *testing.T) {
 	m.publish(newBatch(at(1), at(2), []Event{{ID: 2, TxID: 2, Kind: KindEvent, OrganizationID: 1}}))
 	m.parts[0].heard = time.Now().Add(-time.Hour)
 	m.publish(newBatch(at(2), at(3), []Event{{ID: 3, TxID: 3, Kind: KindEvent, OrganizationID: 1}}))
-	if events, ok := m.missed(at(1), at(3), 1); !ok || len(events) != 2 {
+	if events, ok := m.missed(at(1), at(3), 1, anybody); !ok || len(events) != 2 {
 		t.Fatal(idsOf(events), ok)
 	}
 	m.retain(time.Minute)
-	if events, ok := m.missed(at(1), at(3), 1); ok {
+	if events, ok := m.missed(at(1), at(3), 1, anybody); ok {
 		t.Fatal(idsOf(events))
 	}
-	if events, ok := m.missed(at(2), at(3), 1); !ok || len(events) != 1 {
+	if events, ok := m.missed(at(2), at(3), 1, anybody); !ok || len(events) != 1 {
 		t.Fatal(idsOf(events), ok)
 	}
 }
@@ -148,7 +148,9 @@ func TestMemoryForgets(t *testing.T) {
 	}
 	m.publish(newBatch(at(1), at(2), []Event{{ID: 2, TxID: 2, Kind: KindEvent, OrganizationID: 1}}))
 	m.publish(newBatch(at(2), at(3), []Event{{ID: 3, TxID: 3, Kind: KindForget}}))
-	if events, ok := m.missed(at(1), at(3), 1); ok {
+	if events, ok := m.missed(at(1), at(3), 1, anybody); ok {
 		t.Fatal(idsOf(events))
 	}
 }
+
+func anybody(e *Event) bool { return replayed(e) }

@@ -37,13 +37,13 @@ const (
 	partEvents = 128
 	partBytes  = 12 << 10
 
-	defaultMemory = 40 << 20
+	defaultMemory = 64 << 20
 )
 
 // HistoryOptions are the needs of a History.
 type HistoryOptions struct {
 	ConnConfig *pgx.ConnConfig       // as Options.ConnConfig
-	Memory     int                   // bytes of recent events to keep; 0: 40 MiB
+	Memory     int                   // bytes of recent events to keep; 0: 64 MiB
 	Logger     *slog.Logger          // nil is silence
 	Registerer prometheus.Registerer // nil means no metrics
 }
@@ -175,16 +175,11 @@ func (h *History) Missed(ctx context.Context, q Question) (*Missed, error) {
 
 // remember answers from the memory, if it can.
 func (m *Missed) remember() bool {
-	events, ok := m.h.memory.missed(m.q.From, m.q.To, m.q.OrganizationID)
+	events, ok := m.h.memory.missed(m.q.From, m.q.To, m.q.OrganizationID, m.concerns)
 	if !ok {
 		return false
 	}
-	for _, e := range events {
-		if m.concerns(e) {
-			m.ready = append(m.ready, e)
-		}
-	}
-	m.all, m.FromMemory = true, true
+	m.ready, m.all, m.FromMemory = events, true, true
 	m.h.metrics.memory.Inc()
 	return true
 }

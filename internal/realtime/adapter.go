@@ -44,7 +44,7 @@ type adapter struct {
 	encoder   parser.Encoder
 
 	mu      sync.RWMutex
-	members map[socket.SocketId]*member
+	members sync.Map // *member by socket.SocketId; changed under mu
 	rooms   map[socket.Room]*roomMembers
 	round   uint64 // of the last collect of several rooms
 }
@@ -98,7 +98,6 @@ func newAdapter(nsp socket.Namespace, b *adapterBuilder) *adapter {
 		sendQueue: b.sendQueue,
 		metrics:   b.metrics,
 		encoder:   nsp.Server().Encoder(),
-		members:   map[socket.SocketId]*member{},
 		rooms:     map[socket.Room]*roomMembers{},
 	}
 	if a.metrics == nil {
@@ -346,10 +345,11 @@ func (m *member) await(ctx context.Context) bool {
 	}
 }
 
+// member takes no lock: thousands who catch up ask for every packet, and those who join would wait for each of them.
 func (a *adapter) member(id socket.SocketId) *member {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.members[id]
+	m, _ := a.members.Load(id)
+	found, _ := m.(*member)
+	return found
 }
 
 // collect returns who is in one of rooms and in none of except. The result is shared: it must not be written to.
@@ -382,9 +382,9 @@ func (a *adapter) everybody(except []socket.Room) []*member {
 	for _, r := range except {
 		a.eachLocked(r, func(m *member) { m.round = a.round })
 	}
-	targets := make([]*member, 0, len(a.members))
-	for _, m := range a.members {
-		if m.round != a.round {
+	var targets []*member
+	for _, m := range a.members.Range {
+		if m := m.(*member); m.round != a.round {
 			targets = append(targets, m)
 		}
 	}
@@ -393,7 +393,7 @@ func (a *adapter) everybody(except []socket.Room) []*member {
 
 // eachLocked visits the members of a room. Every socket is alone in the room of its own id, which is not stored.
 func (a *adapter) eachLocked(name socket.Room, visit func(*member)) {
-	if m := a.members[socket.SocketId(name)]; m != nil {
+	if m := a.member(socket.SocketId(name)); m != nil {
 		visit(m)
 	}
 	if r := a.rooms[name]; r != nil {
@@ -407,7 +407,7 @@ func (a *adapter) snapshot(name socket.Room) []*member {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	r := a.rooms[name]
-	if own := a.members[socket.SocketId(name)]; own != nil {
+	if own := a.member(socket.SocketId(name)); own != nil {
 		if r == nil || slices.Contains(r.list, own) {
 			return []*member{own}
 		}
@@ -425,13 +425,13 @@ func (a *adapter) AddAll(id socket.SocketId, rooms *types.Set[socket.Room]) {
 	s, _ := a.Nsp().Sockets().Load(id)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m := a.members[id]
+	m := a.member(id)
 	if m == nil {
 		m = &member{id: id}
 		if s != nil { // joins after the middlewares: nothing to wait for
 			m.level.Store(abreast)
 		}
-		a.members[id] = m
+		a.members.Store(id, m)
 	}
 	if s != nil {
 		m.socket.Store(s)
@@ -472,7 +472,7 @@ func (a *adapter) leaveLocked(m *member, r *roomMembers) {
 func (a *adapter) Del(id socket.SocketId, name socket.Room) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m, r := a.members[id], a.rooms[name]
+	m, r := a.member(id), a.rooms[name]
 	if m == nil || r == nil {
 		return
 	}
@@ -486,13 +486,13 @@ func (a *adapter) Del(id socket.SocketId, name socket.Room) {
 func (a *adapter) DelAll(id socket.SocketId) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m := a.members[id]
+	m := a.member(id)
 	if m == nil {
 		return
 	}
 	m.left.Store(true) // it may be in a snapshot
 	m.final.Store(nil)
-	delete(a.members, id)
+	a.members.Delete(id)
 	for _, r := range m.rooms {
 		a.leaveLocked(m, r)
 	}
@@ -604,7 +604,7 @@ func (a *adapter) DisconnectSockets(opts *socket.BroadcastOptions, status bool) 
 func (a *adapter) SocketRooms(id socket.SocketId) *types.Set[socket.Room] {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	m := a.members[id]
+	m := a.member(id)
 	if m == nil {
 		return nil
 	}
@@ -639,8 +639,8 @@ func (a *adapter) Sids() *types.Map[socket.SocketId, *types.Set[socket.Room]] {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	sids := &types.Map[socket.SocketId, *types.Set[socket.Room]]{}
-	for id, m := range a.members {
-		sids.Store(id, m.roomsLocked())
+	for id, m := range a.members.Range {
+		sids.Store(id.(socket.SocketId), m.(*member).roomsLocked())
 	}
 	return sids
 }

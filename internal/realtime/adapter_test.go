@@ -37,8 +37,8 @@ func TestJoinWhileTheLastLeaves(t *testing.T) {
 		}
 		a.DelAll("new")
 	}
-	if len(a.members) > 0 || len(a.rooms) > 0 {
-		t.Errorf("%d members and %d rooms are left", len(a.members), len(a.rooms))
+	if left := membersOf(a); left > 0 || len(a.rooms) > 0 {
+		t.Errorf("%d members and %d rooms are left", left, len(a.rooms))
 	}
 }
 
@@ -450,9 +450,16 @@ func TestChurnLeavesNothing(t *testing.T) {
 	until(t, "every member is gone", func() bool {
 		s.adapter.mu.RLock()
 		defer s.adapter.mu.RUnlock()
-		return len(s.adapter.members) == 0 && len(s.adapter.rooms) == 0
+		return membersOf(s.adapter) == 0 && len(s.adapter.rooms) == 0
 	})
 	s.http.CloseClientConnections()
 	s.http.Close()
 	goleak.VerifyNone(t, before)
+}
+
+func membersOf(a *adapter) (n int) {
+	for range a.members.Range {
+		n++
+	}
+	return n
 }

@@ -87,7 +87,7 @@ func remains(n *node) string {
 	for what, count := range map[string]int{
 		"clients": len(n.clients), "people": len(n.people), "organizations": len(n.organizations), "chats": len(n.chats),
 		"checks": len(n.checks), "doubts": len(n.doubts), "addresses": len(n.addresses), "outbox": len(n.outbox),
-		"alarms": len(n.alarms.heap), "closing": n.closing, "members": len(n.adapter.members), "rooms": len(n.adapter.rooms),
+		"alarms": len(n.alarms.heap), "closing": n.closing, "members": membersOf(n.adapter), "rooms": len(n.adapter.rooms),
 		"connections": int(n.io.Engine().ClientsCount()), "sockets": n.io.Sockets().Sockets().Len(),
 	} {
 		if count != 0 {

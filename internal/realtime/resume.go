@@ -99,21 +99,24 @@ func (s *Server) look(ctx context.Context, r *resume, from eventlog.Cursor) erro
 		return err
 	}
 	r.from, r.missed, r.rights = from, missed, nil
-	var chats []int64
 	seen := 0
+	err = missed.Each(ctx, func(*eventlog.Event) bool {
+		seen++
+		return seen <= s.o.ResumeLimit
+	})
+	if err != nil || seen <= s.o.ResumeLimit {
+		return err
+	}
+	var chats []int64
 	err = missed.Each(ctx, func(e *eventlog.Event) bool {
 		chats = append(chats, e.ChatID)
-		seen++
-		return seen <= outlineFactor*s.o.ResumeLimit
+		return len(chats) <= outlineFactor*s.o.ResumeLimit
 	})
 	if err != nil {
 		return err
 	}
-	if seen > outlineFactor*s.o.ResumeLimit {
+	if len(chats) > outlineFactor*s.o.ResumeLimit {
 		return errTooManyMissed
-	}
-	if seen <= s.o.ResumeLimit {
-		return nil
 	}
 	if err := s.askRights(ctx, r, chats); err != nil {
 		return err

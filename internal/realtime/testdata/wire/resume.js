@@ -633,24 +633,34 @@ function dies(keeper, n) {
 // forged is a cursor with some of its numbers changed; internal/eventlog/cursor.go has its form.
 function forged(cursor, change) {
   const bytes = Buffer.from(cursor, "base64url");
-  let at = 5;
+  let at = 4;
   const number = () => {
     let value = 0n;
-    for (let shift = 0n; ; shift += 7n) {
+    for (let shift = 0n; at < bytes.length; shift += 7n) {
       const byte = bytes[at++];
       value |= BigInt(byte & 127) << shift;
       if (byte < 128) return value;
     }
+    throw new Error(`${cursor} ends too early`);
   };
-  const skip = (n) => (at += Number(n));
-  const is = { system: bytes[4], timeline: number(), lsn: number(), xmax: number() };
-  for (let gaps = number(); gaps > 0n; gaps--) number();
-  skip((number() + 7n) / 8n);
+  const distances = (count, order) => {
+    let bit = 8 * at;
+    const one = () => (bytes[bit >> 3] >> (7 - (bit++ % 8))) & 1;
+    for (; count > 0; count--) {
+      let width = order;
+      while (bit < 8 * bytes.length && !one()) width++;
+      bit += width;
+    }
+    at = Math.ceil(bit / 8);
+  };
+  const is = { system: bytes[3], lsn: number(), xmax: number() };
+  const running = Number(number());
+  distances(running >> 3, running & 7);
   Object.assign(is, { era: number(), sequence: number() });
   const now = { ...is, ...change };
   const put = (value) => (value < 128n ? [Number(value)] : [Number(value & 127n) | 128, ...put(value >> 7n)]);
   return Buffer.from([
-    ...bytes.subarray(0, 4), now.system, ...put(now.timeline), ...put(now.lsn), ...put(now.xmax), 0, 0, ...put(now.era), ...put(now.sequence), 0,
+    ...bytes.subarray(0, 3), now.system, ...put(now.lsn), ...put(now.xmax), 0, ...put(now.era & ~1n), ...put(now.sequence),
   ]).toString("base64url");
 }
 
