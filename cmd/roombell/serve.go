@@ -147,18 +147,15 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 	return v, nil
 }
 
-// thrift has garbage collected sooner while many come back at once, and after a start, when they are expected to: what is
-// made for them would double the memory for a few seconds in which everybody's is short.
+// thrift has garbage collected sooner while many come back at once: what is made for them would double the memory for a few
+// seconds in which everybody's is short.
 type thrift struct {
 	mu      sync.Mutex
 	reasons int
 	usual   int
 }
 
-const (
-	thriftPercent = 15
-	thriftAtStart = time.Minute
-)
+const thriftPercent = 15
 
 func (t *thrift) storm(begun bool) {
 	t.mu.Lock()
@@ -233,9 +230,6 @@ func (v *service) run(ctx context.Context, public, admin net.Listener, more ...p
 	for _, p := range more {
 		middle.start(p.name, p.run)
 	}
-	v.thrift.storm(true)
-	settled := time.AfterFunc(thriftAtStart, func() { v.thrift.storm(false) })
-	defer settled.Stop()
 	front.start("sockets", v.realtime.Run)
 	front.start("public address", func(ctx context.Context) error { return v.servePublic(ctx, public) })
 	v.log.Info("serving", "addr", public.Addr().String(), "admin_addr", admin.Addr().String(), "version", readVersion().version)

@@ -108,3 +108,33 @@ func (l *lookup[V]) answer(group []*inquiry[V]) {
 		close(i.done)
 	}
 }
+
+// arrivals tells a storm by its connections: more than stormSize new ones within a second. It is over when none such was for
+// stormLasts.
+type arrivals struct {
+	storm func(begun bool)
+
+	mu     sync.Mutex
+	second time.Time
+	n      int
+	over   *time.Timer // nil: no storm
+}
+
+const stormLasts = 10 * time.Second
+
+func (a *arrivals) count(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.Sub(a.second) > time.Second {
+		a.second, a.n = now, 0
+	}
+	if a.n++; a.n <= stormSize {
+		return
+	}
+	if a.over != nil && a.over.Stop() {
+		a.over.Reset(stormLasts)
+		return
+	}
+	a.over = time.AfterFunc(stormLasts, func() { a.storm(false) })
+	a.storm(true)
+}

@@ -62,8 +62,12 @@ func (s *Server) handshake(sock *socket.Socket, next func(*socket.ExtendedError)
 	}
 	s.attaches.join(func(at eventlog.Cursor, err error) {
 		defer s.rescue("attach")
-		if err == nil {
-			s.place(c, at)
+		if err == nil && s.place(c, at) { // what it missed may be far, and thousands may come back at once
+			s.entering.join(func() {
+				defer s.entering.leave()
+				s.enter(c, nil, next)
+			})
+			return
 		}
 		go s.enter(c, err, next) // the tail must not wait for the library
 	})
@@ -235,21 +239,21 @@ func (s *Server) turnAway(c *client, err error, next func(*socket.ExtendedError)
 	next(socket.NewExtendedError(message, map[string]any{"code": code}))
 }
 
-// place joins the rooms that every socket is in. It is called between two batches.
-func (s *Server) place(c *client, at eventlog.Cursor) {
+// place joins the rooms that every socket is in, and says whether the client comes back. It is called between two batches.
+func (s *Server) place(c *client, at eventlog.Cursor) (resumes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.stage != joining {
-		return // the library finds the connection closed
+		return false // the library finds the connection closed
 	}
 	c.position = at.String()
-	defer func() {
-		if c.resume != nil {
-			c.resume.to = at
-			s.adapter.expect(c.socket.Id())
-		}
-	}()
 	c.socket.Join(organizationRoom(c.person.organization), userRoom(c.person.id))
+	if c.resume == nil {
+		return false
+	}
+	c.resume.to = at
+	s.adapter.expect(c.socket.Id())
+	return true
 }
 
 type connectedEvent struct {

@@ -98,7 +98,8 @@ type Options struct {
 	PingInterval         time.Duration
 	PingTimeout          time.Duration
 
-	// Storm is told when hundreds come back at once, and when the last of them had his turn. It must not block; nil: nobody.
+	// Storm is told when hundreds come at once, and when that is over; of connections and of replays, so that begun may be told twice
+	// before an end. It must not block; nil: nobody.
 	Storm func(begun bool)
 
 	Logger     *slog.Logger          // nil: slog.Default

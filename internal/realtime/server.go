@@ -41,6 +41,8 @@ type Server struct {
 	rights   *lookup[ChatRights]
 	attaches crowd[func(eventlog.Cursor, error)]
 
+	arrivals  arrivals
+	entering  queue // of those who come back, until they know whether they can be told what they missed
 	replaying queue // of those who are to be told what they missed
 
 	complaints rate.Sometimes // of connections that come again and again
@@ -88,7 +90,8 @@ func New(o Options) (*Server, error) {
 	s.alarms = newAlarms(s.rescue)
 	s.users, s.rights = newLookup(s.askUsers), newLookup(s.askChatRights)
 	s.attaches.serve = s.attach
-	s.replaying.free, s.replaying.storm = turns, s.o.Storm
+	s.entering, s.replaying = queue{free: turns, storm: s.o.Storm}, queue{free: turns, storm: s.o.Storm}
+	s.arrivals.storm = s.o.Storm
 	s.serve()
 	return s, nil
 }
@@ -129,6 +132,7 @@ func (s *Server) admission(next http.Handler) http.Handler {
 		case s.full(s.address(r)):
 			http.Error(w, "too many connections from this address", http.StatusTooManyRequests)
 		default:
+			s.arrivals.count(time.Now())
 			next.ServeHTTP(w, r)
 		}
 	})
