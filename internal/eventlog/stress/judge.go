@@ -16,18 +16,19 @@ type logged struct {
 	audience                 []int64
 	restricted               bool // audience says who hears it
 	heard                    bool // clients hear of its kind at all
+	at                       string // transaction and time
 }
 
 // eachEvent reads the log of this run.
 func (w *world) eachEvent(ctx context.Context, conn *pgx.Conn, f func(logged)) error {
 	rows, err := conn.Query(ctx, `
-		SELECT id, coalesce(organization_id, 0), coalesce(chat_id, 0), coalesce(user_id, 0), audience, audience IS NOT NULL, kind IN ('event', 'custom')
+		SELECT id, coalesce(organization_id, 0), coalesce(chat_id, 0), coalesce(user_id, 0), audience, audience IS NOT NULL, kind IN ('event', 'custom'), txid || ' ' || created_at
 		FROM event_log WHERE id > $1`, w.base)
 	if err != nil {
 		return fmt.Errorf("read the truth: %w", err)
 	}
 	var e logged
-	_, err = pgx.ForEachRow(rows, []any{&e.id, &e.organization, &e.chat, &e.user, &e.audience, &e.restricted, &e.heard}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&e.id, &e.organization, &e.chat, &e.user, &e.audience, &e.restricted, &e.heard, &e.at}, func() error {
 		f(e)
 		return nil
 	})
@@ -56,6 +57,7 @@ type verdict struct {
 	heard                           int
 	lost, dup, order, leak, phantom int
 	phantoms                        []int64 // some of the ids that were heard and are not in the log
+	missing                         []logged // some of those that were lost
 	unjust                          int     // resets without a reason
 	silence                         int     // events that a promotion has lost, and he was not told
 	resets                          map[string]int
@@ -96,6 +98,7 @@ func (w *world) weigh(v *verdict, h *hearing, p *person, e logged) {
 	switch {
 	case due && !heard:
 		v.lost++
+		v.missing = append(v.missing[:min(10, len(v.missing))], e)
 	case heard && !due, heard && p != nil && !w.sees(p, e.chat):
 		v.leak++
 	}

@@ -137,6 +137,9 @@ func (v verdict) print(p func(format string, arguments ...any)) {
 	}
 	p("%s: heard %d · lost %d · twice %d · out of order %d · not for it %d · never committed %d %v · resets %v, without need %d · not told of a loss %d",
 		v.name, v.heard, v.lost, v.dup, v.order, v.leak, v.phantom, v.phantoms, v.resets, v.unjust, v.silence)
+	for _, e := range v.missing {
+		p("%s: lost %d (era %d, sequence %d) of organization %d, chat %d, user %d, audience %v, %s", v.name, e.id, era(e.id), e.id&(1<<43-1), e.organization, e.chat, e.user, e.audience, e.at)
+	}
 	for _, c := range v.complaints[:min(3, len(v.complaints))] {
 		p("%s: %s", v.name, c)
 	}
