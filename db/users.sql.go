@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"time"
 )
 
 const createUser = `-- name: CreateUser :one
@@ -33,6 +34,63 @@ func (q *Queries) CreateUser(ctx context.Context, arg CreateUserParams) (int64, 
 	var id int64
 	err := row.Scan(&id)
 	return id, err
+}
+
+const getBearer = `-- name: GetBearer :one
+SELECT id, organization_id, role, active, tokens_from, token_generation FROM users WHERE id = $1
+`
+
+type GetBearerRow struct {
+	ID              int64
+	OrganizationID  int64
+	Role            string
+	Active          bool
+	TokensFrom      *time.Time
+	TokenGeneration int32
+}
+
+// What a request needs to know of the one whose token it bears.
+func (q *Queries) GetBearer(ctx context.Context, id int64) (GetBearerRow, error) {
+	row := q.db.QueryRow(ctx, getBearer, id)
+	var i GetBearerRow
+	err := row.Scan(
+		&i.ID,
+		&i.OrganizationID,
+		&i.Role,
+		&i.Active,
+		&i.TokensFrom,
+		&i.TokenGeneration,
+	)
+	return i, err
+}
+
+const getPerson = `-- name: GetPerson :one
+SELECT id, organization_id, email, name, role, active, created_at FROM users WHERE id = $1 AND organization_id = $2
+`
+
+type GetPersonRow struct {
+	ID             int64
+	OrganizationID int64
+	Email          string
+	Name           string
+	Role           string
+	Active         bool
+	CreatedAt      time.Time
+}
+
+func (q *Queries) GetPerson(ctx context.Context, userID int64, organizationID int64) (GetPersonRow, error) {
+	row := q.db.QueryRow(ctx, getPerson, userID, organizationID)
+	var i GetPersonRow
+	err := row.Scan(
+		&i.ID,
+		&i.OrganizationID,
+		&i.Email,
+		&i.Name,
+		&i.Role,
+		&i.Active,
+		&i.CreatedAt,
+	)
+	return i, err
 }
 
 const getUser = `-- name: GetUser :one

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"roombell/db"
+	"roombell/internal/api"
 	"roombell/internal/auth"
 	"roombell/internal/eventlog"
 	"roombell/internal/inbox"
@@ -85,6 +86,7 @@ type service struct {
 	realtime  *realtime.Server
 	health    *health
 	thrift    thrift
+	api       *api.API
 }
 
 // openPool is the way of all queries; through a proxy, when there is a direct address beside it.
@@ -144,6 +146,11 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 		ConnConfig: listen, Logger: log, Registerer: v.registry, Node: fmt.Sprintf("%s/%d", host, os.Getpid()),
 	}, v.history, v.projector, v.realtime)
 	v.health = newHealth(v.pool, v.tail, log)
+	if v.api, err = v.newAPI(); err != nil {
+		v.history.Close()
+		v.pool.Close()
+		return nil, err
+	}
 	return v, nil
 }
 
@@ -274,6 +281,7 @@ func (v *service) migrate(ctx context.Context) error {
 func (v *service) servePublic(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("/socket.io/", v.realtime.Handler())
+	mux.Handle("/", v.api.Handler())
 	v.health.register(mux, false)
 	server := newHTTPServer(mux, v.log)
 	if v.tls != nil {

@@ -15,3 +15,10 @@ VALUES (@organization_id, @email, @name, @role, @password_hash) RETURNING id;
 
 -- name: SetPassword :execrows
 UPDATE users SET password_hash = @password_hash WHERE id = sqlc.arg(user_id);
+
+-- name: GetPerson :one
+SELECT id, organization_id, email, name, role, active, created_at FROM users WHERE id = sqlc.arg(user_id) AND organization_id = @organization_id;
+
+-- name: GetBearer :one
+-- What a request needs to know of the one whose token it bears.
+SELECT id, organization_id, role, active, tokens_from, token_generation FROM users WHERE id = $1;
