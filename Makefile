@@ -8,7 +8,7 @@ SQLC          := go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1
 CONCURRENT := ./db/... ./internal/auth/... ./internal/client/... ./internal/eventlog/... ./internal/inbox/... ./internal/postgres/... ./internal/realtime/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-postgres check race bench stress build generate fmt lint clean
+.PHONY: help run test test-postgres check race bench stress build generate fmt lint vuln clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
@@ -59,6 +59,9 @@ lint: ## gofmt, vet, and the rules of .golangci.yml
 	@! grep -rl --include=package-lock.json --exclude-dir=node_modules '"resolved":' . || { echo 'names a registry: npm needs omit-lockfile-registry-resolved=true'; exit 1; }
 	go vet ./...
 	$(GOLANGCI_LINT) run ./...
+
+vuln: ## known vulnerabilities in what the program calls, where their database can be reached
+	@.ci/vulncheck
 
 clean: ## what was built; the databases of `make run` stay
 	rm -rf bin internal/realtime/testdata/*/node_modules internal/web/testdata/*/node_modules

@@ -20,6 +20,23 @@ func (q *Queries) CreateOrganization(ctx context.Context, name string) (int64, e
 	return id, err
 }
 
+const getOrganization = `-- name: GetOrganization :one
+SELECT id, name, coalesce(roombell.rfc3339(created_at), '')::text AS created_at FROM organizations WHERE id = $1
+`
+
+type GetOrganizationRow struct {
+	ID        int64
+	Name      string
+	CreatedAt string
+}
+
+func (q *Queries) GetOrganization(ctx context.Context, id int64) (GetOrganizationRow, error) {
+	row := q.db.QueryRow(ctx, getOrganization, id)
+	var i GetOrganizationRow
+	err := row.Scan(&i.ID, &i.Name, &i.CreatedAt)
+	return i, err
+}
+
 const listOrganizationIDs = `-- name: ListOrganizationIDs :many
 SELECT id FROM organizations ORDER BY id
 `
@@ -42,4 +59,17 @@ func (q *Queries) ListOrganizationIDs(ctx context.Context) ([]int64, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockOrganization = `-- name: LockOrganization :one
+SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE
+`
+
+// Whoever takes an admin away holds it: two who do that at once would each still see the other's. FOR NO KEY UPDATE lets all writers of
+// rows that refer to the organization pass.
+func (q *Queries) LockOrganization(ctx context.Context, id int64) (int64, error) {
+	row := q.db.QueryRow(ctx, lockOrganization, id)
+	var id_2 int64
+	err := row.Scan(&id_2)
+	return id_2, err
 }

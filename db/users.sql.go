@@ -10,6 +10,18 @@ import (
 	"time"
 )
 
+const countOtherAdmins = `-- name: CountOtherAdmins :one
+SELECT count(*) FROM users WHERE organization_id = $1 AND role = 'admin' AND active AND id <> $2
+`
+
+// Admins who could still do what the given user could. Under LockOrganization the number holds until the transaction ends.
+func (q *Queries) CountOtherAdmins(ctx context.Context, organizationID int64, userID int64) (int64, error) {
+	row := q.db.QueryRow(ctx, countOtherAdmins, organizationID, userID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const createUser = `-- name: CreateUser :one
 INSERT INTO users (organization_id, email, name, role, password_hash)
 VALUES ($1, $2, $3, $4, $5) RETURNING id
@@ -34,6 +46,31 @@ func (q *Queries) CreateUser(ctx context.Context, arg CreateUserParams) (int64, 
 	var id int64
 	err := row.Scan(&id)
 	return id, err
+}
+
+const deleteUser = `-- name: DeleteUser :execrows
+DELETE FROM users WHERE id = $1 AND organization_id = $2
+`
+
+func (q *Queries) DeleteUser(ctx context.Context, userID int64, organizationID int64) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteUser, userID, organizationID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const endTokens = `-- name: EndTokens :execrows
+UPDATE users SET tokens_from = now() WHERE id = $1
+`
+
+// The trigger roombell_tokens makes it the real time, and moves the generation.
+func (q *Queries) EndTokens(ctx context.Context, userID int64) (int64, error) {
+	result, err := q.db.Exec(ctx, endTokens, userID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const getBearer = `-- name: GetBearer :one
@@ -64,8 +101,45 @@ func (q *Queries) GetBearer(ctx context.Context, id int64) (GetBearerRow, error)
 	return i, err
 }
 
+const getCredentials = `-- name: GetCredentials :one
+SELECT id, organization_id, email, name, role, active, coalesce(roombell.rfc3339(created_at), '')::text AS created_at,
+       password_hash, token_generation
+FROM users WHERE lower(email) = lower($1::text)
+`
+
+type GetCredentialsRow struct {
+	ID              int64
+	OrganizationID  int64
+	Email           string
+	Name            string
+	Role            string
+	Active          bool
+	CreatedAt       string
+	PasswordHash    *string
+	TokenGeneration int32
+}
+
+// By email, as somebody who logs in says it.
+func (q *Queries) GetCredentials(ctx context.Context, email string) (GetCredentialsRow, error) {
+	row := q.db.QueryRow(ctx, getCredentials, email)
+	var i GetCredentialsRow
+	err := row.Scan(
+		&i.ID,
+		&i.OrganizationID,
+		&i.Email,
+		&i.Name,
+		&i.Role,
+		&i.Active,
+		&i.CreatedAt,
+		&i.PasswordHash,
+		&i.TokenGeneration,
+	)
+	return i, err
+}
+
 const getPerson = `-- name: GetPerson :one
-SELECT id, organization_id, email, name, role, active, created_at FROM users WHERE id = $1 AND organization_id = $2
+SELECT id, organization_id, email, name, role, active, coalesce(roombell.rfc3339(created_at), '')::text AS created_at
+FROM users WHERE id = $1 AND organization_id = $2
 `
 
 type GetPersonRow struct {
@@ -75,9 +149,10 @@ type GetPersonRow struct {
 	Name           string
 	Role           string
 	Active         bool
-	CreatedAt      time.Time
+	CreatedAt      string
 }
 
+// Times are texts as in the events, empty where they have no such form.
 func (q *Queries) GetPerson(ctx context.Context, userID int64, organizationID int64) (GetPersonRow, error) {
 	row := q.db.QueryRow(ctx, getPerson, userID, organizationID)
 	var i GetPersonRow
@@ -94,16 +169,17 @@ func (q *Queries) GetPerson(ctx context.Context, userID int64, organizationID in
 }
 
 const getUser = `-- name: GetUser :one
-SELECT id, organization_id, email, name, role, active FROM users WHERE id = $1
+SELECT id, organization_id, email, name, role, active, token_generation FROM users WHERE id = $1
 `
 
 type GetUserRow struct {
-	ID             int64
-	OrganizationID int64
-	Email          string
-	Name           string
-	Role           string
-	Active         bool
+	ID              int64
+	OrganizationID  int64
+	Email           string
+	Name            string
+	Role            string
+	Active          bool
+	TokenGeneration int32
 }
 
 func (q *Queries) GetUser(ctx context.Context, id int64) (GetUserRow, error) {
@@ -116,6 +192,7 @@ func (q *Queries) GetUser(ctx context.Context, id int64) (GetUserRow, error) {
 		&i.Name,
 		&i.Role,
 		&i.Active,
+		&i.TokenGeneration,
 	)
 	return i, err
 }
@@ -150,8 +227,52 @@ func (q *Queries) GetUserByEmail(ctx context.Context, email string) (GetUserByEm
 	return i, err
 }
 
+const listPeople = `-- name: ListPeople :many
+SELECT id, organization_id, email, name, role, active, coalesce(roombell.rfc3339(created_at), '')::text AS created_at
+FROM users WHERE organization_id = $1 AND ($2::bigint = 0 OR id < $2) ORDER BY id DESC LIMIT $3
+`
+
+type ListPeopleRow struct {
+	ID             int64
+	OrganizationID int64
+	Email          string
+	Name           string
+	Role           string
+	Active         bool
+	CreatedAt      string
+}
+
+// A page of an organization's users: the newest first, from below the last one of the page before.
+func (q *Queries) ListPeople(ctx context.Context, organizationID int64, afterID int64, pageSize int32) ([]ListPeopleRow, error) {
+	rows, err := q.db.Query(ctx, listPeople, organizationID, afterID, pageSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListPeopleRow
+	for rows.Next() {
+		var i ListPeopleRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.OrganizationID,
+			&i.Email,
+			&i.Name,
+			&i.Role,
+			&i.Active,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listUsers = `-- name: ListUsers :many
-SELECT id, organization_id, email, role, active FROM users WHERE id = ANY($1::bigint[])
+SELECT id, organization_id, email, role, active, token_generation AS generation, tokens_from FROM users WHERE id = ANY($1::bigint[])
 `
 
 type ListUsersRow struct {
@@ -160,6 +281,8 @@ type ListUsersRow struct {
 	Email          string
 	Role           string
 	Active         bool
+	Generation     int32
+	TokensFrom     *time.Time
 }
 
 // Those of the given users that exist, active or not.
@@ -178,6 +301,8 @@ func (q *Queries) ListUsers(ctx context.Context, ids []int64) ([]ListUsersRow, e
 			&i.Email,
 			&i.Role,
 			&i.Active,
+			&i.Generation,
+			&i.TokensFrom,
 		); err != nil {
 			return nil, err
 		}
@@ -187,6 +312,23 @@ func (q *Queries) ListUsers(ctx context.Context, ids []int64) ([]ListUsersRow, e
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockUser = `-- name: LockUser :one
+SELECT role, active FROM users WHERE id = $1 AND organization_id = $2 FOR UPDATE
+`
+
+type LockUserRow struct {
+	Role   string
+	Active bool
+}
+
+// Before its role or its being active is changed; the organization is locked before (LockOrganization).
+func (q *Queries) LockUser(ctx context.Context, userID int64, organizationID int64) (LockUserRow, error) {
+	row := q.db.QueryRow(ctx, lockUser, userID, organizationID)
+	var i LockUserRow
+	err := row.Scan(&i.Role, &i.Active)
+	return i, err
 }
 
 const setPassword = `-- name: SetPassword :execrows
@@ -199,4 +341,55 @@ func (q *Queries) SetPassword(ctx context.Context, passwordHash *string, userID 
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const updateUser = `-- name: UpdateUser :one
+UPDATE users SET email = coalesce($1, email), name = coalesce($2, name), role = coalesce($3, role),
+  active = coalesce($4, active), password_hash = coalesce($5, password_hash)
+WHERE id = $6 AND organization_id = $7
+RETURNING id, organization_id, email, name, role, active, coalesce(roombell.rfc3339(created_at), '')::text AS created_at
+`
+
+type UpdateUserParams struct {
+	Email          *string
+	Name           *string
+	Role           *string
+	Active         *bool
+	PasswordHash   *string
+	UserID         int64
+	OrganizationID int64
+}
+
+type UpdateUserRow struct {
+	ID             int64
+	OrganizationID int64
+	Email          string
+	Name           string
+	Role           string
+	Active         bool
+	CreatedAt      string
+}
+
+// What is null stays. A new password_hash ends the user's tokens (trigger roombell_tokens).
+func (q *Queries) UpdateUser(ctx context.Context, arg UpdateUserParams) (UpdateUserRow, error) {
+	row := q.db.QueryRow(ctx, updateUser,
+		arg.Email,
+		arg.Name,
+		arg.Role,
+		arg.Active,
+		arg.PasswordHash,
+		arg.UserID,
+		arg.OrganizationID,
+	)
+	var i UpdateUserRow
+	err := row.Scan(
+		&i.ID,
+		&i.OrganizationID,
+		&i.Email,
+		&i.Name,
+		&i.Role,
+		&i.Active,
+		&i.CreatedAt,
+	)
+	return i, err
 }

@@ -44,6 +44,21 @@ CREATE OR REPLACE TRIGGER roombell_identity BEFORE UPDATE ON messages FOR EACH R
 CREATE OR REPLACE TRIGGER roombell_identity BEFORE UPDATE ON notifications FOR EACH ROW
   WHEN (OLD.id <> NEW.id OR OLD.organization_id IS DISTINCT FROM NEW.organization_id) EXECUTE FUNCTION roombell.guard_identity();
 
+-- One clock is not enough to tell old tokens from new ones: tokens_from is for those that were issued elsewhere, and goes with the real time,
+-- not with the transaction's beginning, before which a token may have been given out.
+CREATE OR REPLACE FUNCTION roombell.end_tokens() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  NEW.tokens_from := greatest(OLD.tokens_from, clock_timestamp());
+  NEW.token_generation := CASE OLD.token_generation WHEN 2147483647 THEN 1 ELSE OLD.token_generation + 1 END;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION roombell.end_tokens() IS 'Trigger: a changed password, or a moved tokens_from, ends the tokens that the user has.';
+
+CREATE OR REPLACE TRIGGER roombell_tokens BEFORE UPDATE ON users FOR EACH ROW
+  WHEN (OLD.password_hash IS DISTINCT FROM NEW.password_hash OR OLD.tokens_from IS DISTINCT FROM NEW.tokens_from
+        OR OLD.token_generation <> NEW.token_generation) EXECUTE FUNCTION roombell.end_tokens();
+
 CREATE OR REPLACE FUNCTION roombell.guard_chat() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -223,6 +238,7 @@ COMMENT ON FUNCTION roombell.guard_notification() IS 'Trigger: fills organizatio
 CREATE OR REPLACE TRIGGER roombell_guard BEFORE INSERT OR UPDATE ON notifications FOR EACH ROW EXECUTE FUNCTION roombell.guard_notification();
 
 ALTER TABLE users ENABLE ALWAYS TRIGGER roombell_identity;
+ALTER TABLE users ENABLE ALWAYS TRIGGER roombell_tokens;
 ALTER TABLE channels ENABLE ALWAYS TRIGGER roombell_identity;
 ALTER TABLE chats ENABLE ALWAYS TRIGGER roombell_identity;
 ALTER TABLE messages ENABLE ALWAYS TRIGGER roombell_identity;

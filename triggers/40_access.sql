@@ -114,7 +114,8 @@ BEGIN
   END IF;
   SELECT count(*), array_agg(id) FILTER (WHERE was <> 'admin' AND role = 'admin'), array_agg(id) FILTER (WHERE was = 'admin' AND role <> 'admin')
     INTO n, raised, lowered
-    FROM (SELECT n.id, n.role, o.role AS was, o.role <> n.role OR o.active <> n.active OR o.email <> n.email AS changed
+    FROM (SELECT n.id, n.role, o.role AS was,
+                 o.role <> n.role OR o.active <> n.active OR o.email <> n.email OR o.token_generation <> n.token_generation AS changed
           FROM old_rows o FULL JOIN new_rows n ON n.id = o.id OFFSET 0) d
    WHERE changed;
   IF n = 0 THEN
@@ -123,7 +124,8 @@ BEGIN
   s := roombell.begin_statement(n);
   INSERT INTO public.event_log (id, slot, organization_id, user_id, kind, payload)
   SELECT s.base + nextval('public.event_log_seq'), s.slot, organization_id, id, 'user', json_build_object('userId', id, 'active', active, 'role', role)
-  FROM (SELECT n.id, n.organization_id, n.active, n.role, o.role <> n.role OR o.active <> n.active OR o.email <> n.email AS changed
+  FROM (SELECT n.id, n.organization_id, n.active, n.role,
+               o.role <> n.role OR o.active <> n.active OR o.email <> n.email OR o.token_generation <> n.token_generation AS changed
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id ORDER BY n.id OFFSET 0) d
   WHERE changed;
   pairs := roombell.chats_by_role(lowered);
@@ -133,7 +135,7 @@ BEGIN
   PERFORM roombell.wake();
   RETURN NULL;
 END $$;
-COMMENT ON FUNCTION roombell.users_changed() IS 'Trigger: tells the listener that a user''s rights changed or that he is gone, and admins what restricted chats they gain or lose.';
+COMMENT ON FUNCTION roombell.users_changed() IS 'Trigger: tells the listener that a user''s rights or tokens changed or that he is gone, and admins what restricted chats they gain or lose.';
 
 CREATE OR REPLACE TRIGGER roombell_update AFTER UPDATE ON users REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
   FOR EACH STATEMENT EXECUTE FUNCTION roombell.users_changed();

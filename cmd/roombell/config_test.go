@@ -199,6 +199,7 @@ func TestBadSettings(t *testing.T) {
 		{"JWKS by http", "ROOMBELL_JWKS_URL=http://idp.example/keys", "ROOMBELL_JWKS_URL"},
 		{"JWKS without issuer", "ROOMBELL_JWKS_URL=https://idp.example/keys", "ROOMBELL_JWKS_URL"},
 		{"issuer without JWKS", "ROOMBELL_JWT_ISSUER=x", "ROOMBELL_JWT_ISSUER"},
+		{"audience without JWKS", "ROOMBELL_JWT_AUDIENCE=x", "ROOMBELL_JWT_AUDIENCE"},
 		{"certificate without key", "ROOMBELL_TLS_CERT=/x", "ROOMBELL_TLS_CERT"},
 		{"secret key of 31 bytes", "ROOMBELL_SECRET_KEY=MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMQ==", "ROOMBELL_SECRET_KEY"},
 		{"public URL", "ROOMBELL_PUBLIC_URL=example.com", "ROOMBELL_PUBLIC_URL"},

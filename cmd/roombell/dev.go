@@ -247,7 +247,8 @@ func (d *dev) text(base string, demo demoData) (string, error) {
 	fmt.Fprintf(&b, "\nRoombell is ready at %s\n\n", base)
 	var first string
 	for i, u := range demo.users {
-		token, expires, err := issuer.Issue(auth.Identity{UserID: u.ID, OrganizationID: u.OrganizationID, Email: u.Email, Role: u.Role}, d.settings.TokenTTL)
+		token, expires, err := issuer.Issue(auth.Identity{UserID: u.ID, OrganizationID: u.OrganizationID, Email: u.Email, Role: u.Role,
+			Generation: u.Generation, LoginAt: time.Now()}, d.settings.TokenTTL)
 		if err != nil {
 			return "", err
 		}

@@ -4,6 +4,7 @@ import (
 	"roombell/internal/api"
 	"roombell/internal/auth"
 	"roombell/internal/inbox"
+	"roombell/internal/realtime"
 )
 
 // newAPI gives the HTTP API the parts that it stands on.
@@ -16,9 +17,15 @@ func (v *service) newAPI() (*api.API, error) {
 		}
 		session.Issuer = issuer
 	}
+	events, err := realtime.AsyncAPI(readVersion().version)
+	if err != nil {
+		return nil, err
+	}
+	heard := listening{v.realtime, v.history, nodeName()}
 	return api.New(api.Options{
+		Log: heard, Live: heard,
 		Inbox: inbox.New(v.pool), Tokens: v.verifier, Version: readVersion().version, Session: session,
-		Edge:   api.Edge{Origins: v.settings.CORSOrigins, TrustedProxies: prefixes(v.settings.TrustedProxies)},
-		Logger: v.log, Registerer: v.registry,
+		Edge:     api.Edge{Origins: v.settings.CORSOrigins, TrustedProxies: prefixes(v.settings.TrustedProxies)},
+		AsyncAPI: events, Logger: v.log, Registerer: v.registry,
 	})
 }

@@ -33,15 +33,17 @@ func badUsage(format string, args ...any) error { return usageError{fmt.Errorf(f
 
 // cli is the command line. The settings of a command that does not serve come from the environment alone.
 type cli struct {
-	Dev     devCmd     `cmd:"" help:"Everything on one machine with nothing set up: private Postgres, demo data, service."`
-	Serve   serveCmd   `cmd:"" help:"The service, against DATABASE_URL."`
-	Migrate migrateCmd `cmd:"" help:"Tables and triggers: up, status, down."`
-	Admin   adminCmd   `cmd:"" help:"Organizations, users and erasure."`
-	Token   tokenCmd   `cmd:"" help:"Print a token for an existing user."`
-	Tail    tailCmd    `cmd:"" help:"Print events as they arrive, like a client."`
-	Doctor  doctorCmd  `cmd:"" help:"Check an installation, and say how to mend what is wrong."`
-	Bench   benchCmd   `cmd:"" help:"Measure this installation end to end."`
-	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
+	Dev      devCmd      `cmd:"" help:"Everything on one machine with nothing set up: private Postgres, demo data, service."`
+	Serve    serveCmd    `cmd:"" help:"The service, against DATABASE_URL."`
+	Migrate  migrateCmd  `cmd:"" help:"Tables and triggers: up, status, down."`
+	Admin    adminCmd    `cmd:"" help:"Organizations, users and erasure."`
+	Token    tokenCmd    `cmd:"" help:"Print a token for an existing user."`
+	Tail     tailCmd     `cmd:"" help:"Print events as they arrive, like a client."`
+	Doctor   doctorCmd   `cmd:"" help:"Check an installation, and say how to mend what is wrong."`
+	Bench    benchCmd    `cmd:"" help:"Measure this installation end to end."`
+	OpenAPI  openapiCmd  `cmd:"" name:"openapi" help:"Print the OpenAPI document of the HTTP API."`
+	AsyncAPI asyncapiCmd `cmd:"" name:"asyncapi" help:"Print the AsyncAPI document of the sockets' events."`
+	Version  versionCmd  `cmd:"" help:"Print version, commit and Go version."`
 }
 
 // program is what every command is given beside its flags.

@@ -141,9 +141,8 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 		v.pool.Close()
 		return nil, err
 	}
-	host, _ := os.Hostname()
 	v.tail = eventlog.New(eventlog.Options{
-		ConnConfig: listen, Logger: log, Registerer: v.registry, Node: fmt.Sprintf("%s/%d", host, os.Getpid()),
+		ConnConfig: listen, Logger: log, Registerer: v.registry, Node: nodeName(),
 	}, v.history, v.projector, v.realtime)
 	v.health = newHealth(v.pool, v.tail, log)
 	if v.api, err = v.newAPI(); err != nil {
@@ -152,6 +151,12 @@ func newService(ctx context.Context, s *settings, log *slog.Logger) (v *service,
 		return nil, err
 	}
 	return v, nil
+}
+
+// nodeName tells this process from others of the installation.
+func nodeName() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
 // thrift has garbage collected sooner while many come back at once: what is made for them would double the memory for a few
@@ -280,7 +285,7 @@ func (v *service) migrate(ctx context.Context) error {
 
 func (v *service) servePublic(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
-	mux.Handle("/socket.io/", v.realtime.Handler())
+	mux.Handle("/socket.io/", api.Hurry(v.realtime.Handler()))
 	mux.Handle("/", v.api.Handler())
 	v.health.register(mux, false)
 	server := newHTTPServer(mux, v.log)
@@ -294,6 +299,7 @@ func (v *service) servePublic(ctx context.Context, l net.Listener) error {
 func (v *service) serveAdmin(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	v.health.register(mux, true)
+	mux.Handle("GET /stats", v.api.Installation())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(v.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -303,12 +309,14 @@ func (v *service) serveAdmin(ctx context.Context, l net.Listener) error {
 	return serveHTTP(ctx, newHTTPServer(mux, v.log), l, time.Second)
 }
 
+// newHTTPServer has no timeouts for bodies and answers: sockets and streams are both. The API has its own (internal/api/edge.go), and
+// api.Hurry is for the rest.
 func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
+		MaxHeaderBytes:    32 << 10, // with the path and the query; above it net/http answers 431 in plain text
 		// Strangers' broken handshakes are no news.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

@@ -39,9 +39,10 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 	return c, nil
 }
 
-// config speaks HTTP/1.1 alone: a WebSocket begins as an HTTP/1.1 upgrade.
+// config offers HTTP/2, and HTTP/1.1 to those who ask for that alone: a WebSocket begins as an HTTP/1.1 upgrade, and browsers open a
+// connection of its own for it.
 func (c *certificate) config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: c.get}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
 }
 
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {

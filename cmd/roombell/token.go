@@ -41,7 +41,8 @@ func (c *tokenCmd) Run(ctx context.Context, p *program) error {
 	if !user.Active {
 		return fmt.Errorf("user %d is disabled", c.User)
 	}
-	token, _, err := issuer.Issue(auth.Identity{UserID: user.ID, OrganizationID: user.OrganizationID, Email: user.Email, Role: user.Role}, c.TTL)
+	token, _, err := issuer.Issue(auth.Identity{UserID: user.ID, OrganizationID: user.OrganizationID, Email: user.Email, Role: user.Role,
+		Generation: user.TokenGeneration}, c.TTL)
 	if err != nil {
 		return err
 	}

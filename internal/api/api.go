@@ -40,6 +40,8 @@ type Options struct {
 	Live    Live    // live.go: presence and figures; nil: those routes are 503
 	Log     Log     // events.go: history, stream and trace
 
+	AsyncAPI Document // of the events, documents.go; nil: not served
+
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -64,8 +66,11 @@ func New(o Options) (*API, error) {
 	speakProblems()
 	a := &API{o: o, log: o.Logger, mux: http.NewServeMux()}
 	a.huma = humago.New(a.mux, a.config())
-	a.huma.UseMiddleware(a.authorize)
+	a.huma.UseMiddleware(a.authorize, a.intake)
 	a.routes()
+	if err := a.documents(); err != nil {
+		return nil, err
+	}
 	handler, err := a.edge(a.mux)
 	if err != nil {
 		return nil, fmt.Errorf("configure the HTTP API: %w", err)
@@ -95,8 +100,7 @@ func (a *API) config() huma.Config {
 				},
 			},
 		},
-		OpenAPIPath:                  "/openapi",
-		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
 		DefaultFormat:                "application/json",
 		NoFormatFallback:             false,
 		RejectUnknownQueryParameters: true,
@@ -105,9 +109,10 @@ func (a *API) config() huma.Config {
 
 var problemsSpoken sync.Once
 
-// speakProblems has huma answer with our Problem: its constructor of errors is a variable of its package.
+// speakProblems has huma answer with our Problem, and tell fields of different case apart: both are variables of its package.
 func speakProblems() {
 	problemsSpoken.Do(func() {
+		huma.ValidateStrictCasing = true
 		huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 			return newProblem(status, message, errs)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -25,20 +26,36 @@ type Code struct {
 var Codes = []Code{
 	{"bad_request", 400, "The request cannot be read: broken JSON, a broken header."},
 	{"no_token", 401, "There is no Authorization header with a bearer token."},
-	{"invalid_token", 401, "The token is not one of ours, or its user is unknown or in another organization."},
+	{"invalid_token", 401, "The token is none that we accept, or it was ended, or its user is unknown or in another organization."},
 	{"token_expired", 401, "The token has ended."},
 	{"user_disabled", 401, "The token's user is disabled."},
+	{"wrong_credentials", 401, "No user has this email and password; or he is disabled."},
+	{"login_required", 401, "The token cannot be refreshed: it is none of login's, or the login is more than 7 days ago."},
 	{"forbidden", 403, "The user's role does not allow this."},
+	{"origin_not_allowed", 403, "The browser's page is of an origin that ROOMBELL_CORS_ORIGINS does not name."},
 	{"not_found", 404, "There is no such thing, or it is another organization's, or the user may not see it."},
 	{"method_not_allowed", 405, "The path exists, the method does not; Allow says which do."},
 	{"not_acceptable", 406, "The answer cannot be given in a type that Accept allows."},
+	{"timeout", 408, "The body did not come in time."},
 	{"conflict", 409, "Something else is there already, or the state does not allow this."},
+	{"email_taken", 409, "There is a user with this email."},
+	{"last_admin", 409, "The organization would have no active admin any more."},
+	{"idempotency_key_in_use", 409, "A request with the same Idempotency-Key is still running; Retry-After says when to ask again."},
+	{"cursor_too_old", 410, "Events after the cursor are not kept any more (ROOMBELL_RETENTION)."},
 	{"too_large", 413, "The body is larger than the route takes."},
 	{"unsupported_media_type", 415, "The body is not in a type that the route reads."},
 	{"validation_failed", 422, "Values do not fit; `errors` names each."},
+	{"unknown_cursor", 422, "The cursor is no position of this installation's event log."},
+	{"idempotency_key_reused", 422, "The Idempotency-Key was used for another request within 24 hours."},
+	{"media_url_refused", 422, "mediaUrl is no medium of ours, and not https to a public address."},
+	{"event_name_refused", 422, "The event's name is reserved, or does not have 1 to 255 characters."},
+	{"wrong_password", 422, "currentPassword is missing or is not the user's password."},
 	{"rate_limited", 429, "Too much; Retry-After says in how many seconds to try again."},
+	{"too_many_streams", 429, "The user has as many event streams open as ROOMBELL_MAX_SOCKETS_PER_USER allows."},
 	{"internal", 500, "Our fault; the operator's log has the cause under the request's id."},
+	{"login_unavailable", 501, "The service has no secret to sign tokens with: they come from the identity provider alone."},
 	{"unavailable", 503, "The database or something else that is needed is away; try again."},
+	{"overloaded", 503, "Too many requests are under way; Retry-After says when to try again."},
 }
 
 func statusOf(code string) int {
@@ -55,8 +72,8 @@ func codeOf(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
 		return "no_token"
-	case http.StatusBadRequest, http.StatusRequestTimeout:
-		return "bad_request"
+	case http.StatusForbidden:
+		return "forbidden"
 	}
 	for _, c := range Codes {
 		if c.Status == status {
@@ -113,6 +130,9 @@ func refuse(code, detail string, fields ...Field) *Problem {
 // newProblem is huma.NewError.
 func newProblem(status int, message string, errs []error) *Problem {
 	p := refuse(codeOf(status), message)
+	if p.Code == "internal" {
+		return internalProblem(errs)
+	}
 	for _, err := range errs {
 		var detailer huma.ErrorDetailer
 		if errors.As(err, &detailer) {
@@ -125,11 +145,25 @@ func newProblem(status int, message string, errs []error) *Problem {
 	return p
 }
 
+// internalProblem is for what huma calls internal: a body that it could not read, or an error that is not for clients.
+func internalProblem(errs []error) *Problem {
+	var large *http.MaxBytesError
+	for _, err := range errs {
+		if errors.As(err, &large) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return bodyProblem(err)
+		}
+	}
+	return refuse("internal", "Something went wrong; the operator finds it under this request's id.")
+}
+
 // problem gives an error its meaning; it is the one place that does.
 func (a *API) problem(ctx context.Context, err error) error {
 	var own *Problem
 	var invalid *inbox.InvalidError
+	var many *inbox.TooManyError
 	switch {
+	case errors.As(err, &many):
+		return tooMany(many)
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &invalid):

@@ -33,8 +33,9 @@ const (
 	employees who = iota
 	managers      // and admins
 	admins
-	operator // the bearer of the admin key
-	anybody  // without a token
+	operator   // the bearer of the admin key
+	keyHolders // employees, and the bearer of the admin key: he has no viewer
+	anybody    // without a token
 )
 
 // route is what one needs to say of a route beside its input and output types.
@@ -48,22 +49,31 @@ type route struct {
 	maxBody      int64    // bytes; 0: 1 MiB
 }
 
-const accessKey = "access"
+// What a route says of itself, in its operation's metadata.
+const (
+	accessKey = "access"
+	codesKey  = "codes"
+)
 
 // handle registers a route. The viewer of f's context is the one whose token it is; errors of inbox get their meaning in errors.go.
 func handle[I, O any](a *API, r route, f func(ctx context.Context, in *I) (*O, error)) {
 	op := huma.Operation{
 		OperationID: operationID(r), Method: r.method, Path: Prefix + r.path, Tags: []string{r.tag}, Summary: r.summary, Description: r.description,
-		DefaultStatus: r.status, MaxBodyBytes: r.maxBody, Metadata: map[string]any{accessKey: r.who}, Errors: r.statuses(),
+		DefaultStatus: r.status, MaxBodyBytes: r.maxBody, Metadata: map[string]any{accessKey: r.who, codesKey: r.allCodes()}, Errors: r.statuses(),
+		BodyReadTimeout: -1, // the edge has its own
 	}
 	switch r.who {
 	case anybody:
 	case operator:
 		op.Security = []map[string][]string{{"adminKey": {}}}
+	case keyHolders:
+		op.Security = []map[string][]string{{"token": {}}, {"adminKey": {}}}
 	default:
 		op.Security = []map[string][]string{{"token": {}}}
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
 		out, err := f(ctx, in)
 		if err != nil {
 			return nil, a.problem(ctx, err)
@@ -78,13 +88,16 @@ func operationID(r route) string {
 	return strings.ToLower(r.method) + "-" + strings.Join(words, "-")
 }
 
-// statuses are those of the errors that the route may answer.
-func (r route) statuses() []int {
+// allCodes are those that the route may answer: its own, and those of every route like it.
+func (r route) allCodes() []string {
 	codes := slices.Concat([]string{"validation_failed", "internal", "unavailable"}, r.codes)
 	if r.who != anybody {
-		codes = append(codes, "invalid_token")
+		codes = append(codes, "no_token", "invalid_token")
 	}
-	if r.who != anybody && r.who != employees {
+	if r.who != anybody && r.who != operator {
+		codes = append(codes, "token_expired", "user_disabled")
+	}
+	if r.who == managers || r.who == admins {
 		codes = append(codes, "forbidden")
 	}
 	if strings.Contains(r.path, "{") {
@@ -93,8 +106,13 @@ func (r route) statuses() []int {
 	if r.method == http.MethodPost || r.method == http.MethodPatch || r.method == http.MethodPut {
 		codes = append(codes, "bad_request", "too_large", "unsupported_media_type")
 	}
+	return codes
+}
+
+// statuses are those of the errors that the route may answer.
+func (r route) statuses() []int {
 	var statuses []int
-	for _, code := range codes {
+	for _, code := range r.allCodes() {
 		statuses = append(statuses, statusOf(code))
 	}
 	slices.Sort(statuses)

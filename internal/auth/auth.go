@@ -30,6 +30,29 @@ type Identity struct {
 	Email          string
 	Role           string
 	ExpiresAt      time.Time
+	IssuedAt       time.Time // zero: the token does not say
+
+	// Of tokens of our own alone, zero in all others:
+	Generation int32     // of the user's tokens, counted from 1
+	LoginAt    time.Time // when he gave his password; refreshing does not move it
+}
+
+// RefreshTime is how long after a login its tokens may be exchanged for fresh ones.
+const RefreshTime = 7 * 24 * time.Hour
+
+// Void says that the token came before the user's tokens were ended: by a changed password, or by logging out everywhere. generation and
+// from are the user's; a nil from says that this never happened. Tokens of our own are told by their generation, because clocks of
+// nodes and database differ; all others by when they were issued, in whole seconds: one that does not say is void.
+func (id Identity) Void(generation int32, from *time.Time) bool {
+	if id.Generation > 0 {
+		return id.Generation != generation
+	}
+	return from != nil && id.IssuedAt.Before(*from)
+}
+
+// MayRefresh says that it is a token of a login of ours, not too long ago.
+func (id Identity) MayRefresh(now time.Time) bool {
+	return id.Generation > 0 && !id.LoginAt.IsZero() && now.Before(id.LoginAt.Add(RefreshTime))
 }
 
 // Claims names the claims that carry the two ids. The zero value reads `userId` (else `sub`) and `organizationId`.

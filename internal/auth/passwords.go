@@ -1,11 +1,13 @@
 package auth
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,7 +20,8 @@ var (
 	ErrWrongPassword = errors.New("wrong password")
 	// ErrPasswordLength refuses a new password that is too short to be one, or too long to be typed.
 	ErrPasswordLength = errors.New("a password has 8 characters at least and 1024 bytes at most")
-	errBadHash        = errors.New("password hash is no argon2id PHC string that we accept")
+	// ErrBadHash says that there is a hash, and nothing that a password could be checked against.
+	ErrBadHash = errors.New("password hash is no argon2id PHC string that we accept")
 )
 
 const (
@@ -32,6 +35,68 @@ const (
 	hashSalt   = 16
 	hashLength = 32
 )
+
+// Hasher makes and checks hashes for strangers: few at once, because each takes 19 MiB and a processor, and with the same work whether
+// there is a hash to check against or not. It is safe for use by many goroutines.
+type Hasher struct {
+	places chan struct{}
+	dummy  string
+}
+
+// NewHasher returns a Hasher that computes at most as many hashes at once as are given; 0 means one for each processor.
+func NewHasher(atOnce int) *Hasher {
+	if atOnce <= 0 {
+		atOnce = runtime.GOMAXPROCS(0)
+	}
+	// Nobody knows a password for it: it is no hash of anything.
+	dummy := hashed{memory: hashMemory, passes: hashPasses, lanes: hashLanes, salt: make([]byte, hashSalt), sum: make([]byte, hashLength)}
+	return &Hasher{places: make(chan struct{}, atOnce), dummy: dummy.String()}
+}
+
+// Hash is HashPassword when its turn has come, or ctx's error.
+func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
+	if err := h.enter(ctx); err != nil {
+		return "", err
+	}
+	defer h.leave()
+	return HashPassword(password)
+}
+
+// Check is CheckPassword when its turn has come, or ctx's error. Without a hash, and with one that cannot be checked, it does the work
+// all the same: the time that it takes does not tell who has a password.
+func (h *Hasher) Check(ctx context.Context, hash *string, password string) error {
+	if err := h.enter(ctx); err != nil {
+		return err
+	}
+	defer h.leave()
+	if hash == nil {
+		return orWrong(CheckPassword(h.dummy, password))
+	}
+	err := CheckPassword(*hash, password)
+	if err != nil && !errors.Is(err, ErrWrongPassword) {
+		return errors.Join(err, CheckPassword(h.dummy, password))
+	}
+	return err
+}
+
+// orWrong has the verdict on the dummy be no success, even if somebody found a password for it.
+func orWrong(err error) error {
+	if err == nil {
+		return ErrWrongPassword
+	}
+	return err
+}
+
+func (h *Hasher) enter(ctx context.Context) error {
+	select {
+	case h.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a password's turn: %w", ctx.Err())
+	}
+}
+
+func (h *Hasher) leave() { <-h.places }
 
 // hashed is a parsed PHC string: $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>.
 type hashed struct {
@@ -86,23 +151,23 @@ func (h hashed) String() string {
 func parseHash(s string) (hashed, error) {
 	// encoding/base64 skips line breaks, PHC strings have none.
 	if len(s) > 256 || strings.ContainsAny(s, "\r\n") {
-		return hashed{}, errBadHash
+		return hashed{}, ErrBadHash
 	}
 	parts := strings.Split(s, "$")
 	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != "v="+strconv.Itoa(argon2.Version) {
-		return hashed{}, errBadHash
+		return hashed{}, ErrBadHash
 	}
 	h, ok := parseParameters(parts[3])
 	if !ok {
-		return hashed{}, errBadHash
+		return hashed{}, ErrBadHash
 	}
 	b64 := base64.RawStdEncoding.Strict()
 	var err error
 	if h.salt, err = b64.DecodeString(parts[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 64 {
-		return hashed{}, errBadHash
+		return hashed{}, ErrBadHash
 	}
 	if h.sum, err = b64.DecodeString(parts[5]); err != nil || len(h.sum) < 16 || len(h.sum) > 64 {
-		return hashed{}, errBadHash
+		return hashed{}, ErrBadHash
 	}
 	return h, nil
 }

@@ -1,7 +1,9 @@
 package auth
 
 import (
+	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -95,4 +97,67 @@ func FuzzParseHash(f *testing.F) {
 			t.Fatalf("%q reads as %q", s, h.String())
 		}
 	})
+}
+
+// worked is how many bytes f allocated. No other test runs meanwhile: the caller is not parallel.
+func worked(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// A login takes the same whether there is a user or not: what argon2 does shows in the memory that it fills.
+func TestHasherWorksForNobody(t *testing.T) {
+	h := NewHasher(1)
+	hash, err := HashPassword("correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := "md5"
+	for _, test := range []struct {
+		name string
+		hash *string
+	}{{"a user", &hash}, {"nobody", nil}, {"a hash that is none", &broken}} {
+		var err error
+		if did := worked(func() { err = h.Check(t.Context(), test.hash, "incorrect horse") }); did < hashMemory<<10 || did > hashMemory<<11 {
+			t.Errorf("%s: %d bytes", test.name, did)
+		}
+		if !errors.Is(err, ErrWrongPassword) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	if err := h.Check(t.Context(), &hash, "correct horse"); err != nil {
+		t.Error(err)
+	}
+	if err := h.Check(t.Context(), &broken, "x"); !errors.Is(err, ErrBadHash) {
+		t.Errorf("the operator does not hear of a broken hash: %v", err)
+	}
+}
+
+func TestHasherHasFewPlaces(t *testing.T) {
+	t.Parallel()
+	h := NewHasher(1)
+	h.places <- struct{}{} // somebody's password is being hashed
+	ctx, cancel := context.WithCancel(t.Context())
+	answers := make(chan error, 2)
+	go func() { answers <- h.Check(ctx, nil, "correct horse") }()
+	go func() {
+		_, err := h.Hash(ctx, "correct horse")
+		answers <- err
+	}()
+	cancel()
+	for range 2 {
+		if err := <-answers; !errors.Is(err, context.Canceled) {
+			t.Errorf("did not wait for its turn: %v", err)
+		}
+	}
+	<-h.places
+	if _, err := h.Hash(t.Context(), "correct horse"); err != nil {
+		t.Error(err)
+	}
+	if len(h.places) != 0 {
+		t.Error("the place is not given back")
+	}
 }

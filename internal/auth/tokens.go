@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -125,6 +126,9 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", ErrInvalidToken, err)
 	}
+	if parsed.Method == jwt.SigningMethodHS256 {
+		id.readOurs(claims)
+	}
 	return id, nil
 }
 
@@ -172,10 +176,29 @@ func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
 		return Identity{}, err
 	}
 	id := Identity{UserID: userID, OrganizationID: organizationID, ExpiresAt: expires.UTC()}
+	if issued, err := claims.GetIssuedAt(); err == nil && issued != nil {
+		id.IssuedAt = issued.UTC()
+	}
 	// Claims of the same name but another type (a list of roles) belong to somebody else's convention.
 	id.Email, _ = claims["email"].(string)
 	id.Role, _ = claims["role"].(string)
 	return id, nil
+}
+
+// The claims of our own tokens. auth_time is OpenID Connect's word (Core 1.0 §2); gen is ours.
+const (
+	generationClaim = "gen"
+	loginClaim      = "auth_time"
+)
+
+// readOurs reads what only our secret may say: an identity provider's claims of the same names mean something else.
+func (id *Identity) readOurs(claims jwt.MapClaims) {
+	if n, ok := parseID(claims[generationClaim]); ok && n <= math.MaxInt32 {
+		id.Generation = int32(n)
+	}
+	if at, ok := parseID(claims[loginClaim]); ok && at <= maxExpiry {
+		id.LoginAt = time.Unix(at, 0).UTC()
+	}
 }
 
 func idClaim(claims jwt.MapClaims, name string) (int64, error) {
@@ -233,7 +256,8 @@ func NewIssuer(secret []byte, claims Claims, now func() time.Time) (*Issuer, err
 	return &Issuer{secret: secret, claims: claims, now: now}, nil
 }
 
-// Issue returns a token for id that lives for ttl, and when it ends. id.ExpiresAt is not looked at.
+// Issue returns a token for id that lives for ttl, and when it ends. It is issued now, whatever id says. Without a Generation the
+// token is told from voided ones by its time alone; without a LoginAt it cannot be refreshed.
 func (i *Issuer) Issue(id Identity, ttl time.Duration) (string, time.Time, error) {
 	if id.UserID <= 0 || id.OrganizationID <= 0 {
 		return "", time.Time{}, errors.New("issue token: it needs a user and an organization")
@@ -251,6 +275,12 @@ func (i *Issuer) Issue(id Identity, ttl time.Duration) (string, time.Time, error
 	}
 	if id.Role != "" {
 		claims["role"] = id.Role
+	}
+	if id.Generation > 0 {
+		claims[generationClaim] = id.Generation
+	}
+	if !id.LoginAt.IsZero() {
+		claims[loginClaim] = id.LoginAt.Unix()
 	}
 	claims[i.claims.user()] = claimID(id.UserID)
 	claims[i.claims.organization()] = claimID(id.OrganizationID)

@@ -228,12 +228,13 @@ func TestIssuedTokenVerifies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Identity{UserID: 1<<53 + 1, OrganizationID: 3, Email: "ada@example.com", Role: "admin"}
+		want := Identity{UserID: 1<<53 + 1, OrganizationID: 3, Email: "ada@example.com", Role: "admin",
+			Generation: 5, LoginAt: testNow.Add(-time.Hour)}
 		token, expires, err := issuer.Issue(want, 90*time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want.ExpiresAt = testNow.Add(90 * time.Minute)
+		want.ExpiresAt, want.IssuedAt = testNow.Add(90*time.Minute), testNow
 		got, err := newVerifier(t, Options{Secret: secret, Claims: claims}).Verify(t.Context(), token)
 		if err != nil || got != want || !expires.Equal(want.ExpiresAt) {
 			t.Fatalf("got %+v until %v, %v; want %+v", got, expires, err, want)
@@ -295,4 +296,48 @@ func FuzzClaims(f *testing.F) {
 			t.Fatalf("claim %s read as %d", said[name], id.UserID)
 		}
 	})
+}
+
+func TestVoid(t *testing.T) {
+	t.Parallel()
+	before, after := testNow.Add(-time.Second), testNow.Add(time.Second)
+	tests := []struct {
+		name string
+		id   Identity
+		from *time.Time
+		want bool
+	}{
+		{"of this generation", Identity{Generation: 4}, &testNow, false},
+		{"of this generation, by a clock that is behind", Identity{Generation: 4, IssuedAt: before}, &testNow, false},
+		{"of the former generation", Identity{Generation: 3, IssuedAt: after}, &testNow, true},
+		{"of a generation that a failover lost", Identity{Generation: 5, IssuedAt: after}, &testNow, true},
+		{"of another issuer, later", Identity{IssuedAt: after}, &testNow, false},
+		{"of another issuer, before", Identity{IssuedAt: before}, &testNow, true},
+		{"does not say when", Identity{}, &testNow, true},
+		{"does not say when, and nothing was ended", Identity{}, nil, false},
+		{"before, and nothing was ended", Identity{IssuedAt: before}, nil, false},
+	}
+	for _, test := range tests {
+		if got := test.id.Void(4, test.from); got != test.want {
+			t.Errorf("%s: void %t", test.name, got)
+		}
+	}
+}
+
+// What an identity provider means by gen and auth_time is not ours: see also TestVerifyProviderTokens.
+func TestVerifyOurClaims(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, Options{Secret: secret})
+	for claims, want := range map[string]Identity{
+		`"gen":3,"auth_time":1700000000`:    {Generation: 3, LoginAt: time.Unix(1700000000, 0).UTC()},
+		`"gen":"3","auth_time":"yesterday"`: {Generation: 3},
+		`"gen":0,"auth_time":-5`:            {},
+		`"gen":2147483648`:                  {},
+		`"gen":[1],"auth_time":1e300`:       {},
+	} {
+		id, err := v.Verify(t.Context(), hs256(t, secret, fmt.Sprintf(`{"userId":7,"organizationId":3,"exp":%d,%s}`, at(time.Hour), claims)))
+		if err != nil || id.Generation != want.Generation || !id.LoginAt.Equal(want.LoginAt) {
+			t.Errorf("%s: %+v, %v", claims, id, err)
+		}
+	}
 }

@@ -33,6 +33,8 @@ type LabOptions struct {
 	Clients       int                          // that come back in resume; 0: 10,000
 	Organizations int                          // of them; 0: 200
 	Profiles      string                       // a folder for profiles of resume; empty: none are made
+	Chats         int                          // of the organization of api; 0: 100,000
+	Messages      int                          // in them; 0: 2,000,000
 }
 
 // Lab runs experiments on Roombell and on the floor, in one cluster and in turns, so that their figures may be divided.
@@ -79,6 +81,7 @@ func experiments() []experiment {
 		{"slow", (*Lab).slow},
 		{"resume", (*Lab).resume},
 		{"cursor", (*Lab).cursor},
+		{"api", (*Lab).api},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"roombell/db"
 )
@@ -18,6 +19,8 @@ type User struct {
 	Email          string
 	Role           string // employee, manager or admin
 	Active         bool
+	Generation     int32      // of his tokens, of our own
+	TokensFrom     *time.Time // other tokens that were issued before are void; nil: none is
 }
 
 // Access answers who may see what, as it is in the database now.

@@ -32,6 +32,7 @@ type DemoUser struct {
 	Email          string
 	Name           string
 	Role           string
+	Generation     int32 // of his tokens
 }
 
 // DemoOrigin looks at a migrated database.
@@ -93,7 +94,7 @@ func Demo(ctx context.Context, b db.Beginner, password string, hash func(string)
 }
 
 func demoUsers(ctx context.Context, tx pgx.Tx) ([]DemoUser, error) {
-	rows, err := tx.Query(ctx, `SELECT u.id, u.organization_id, o.name, u.email, u.name, u.role
+	rows, err := tx.Query(ctx, `SELECT u.id, u.organization_id, o.name, u.email, u.name, u.role, u.token_generation
 		FROM roombell.demo d JOIN organizations o ON o.id = d.organization_id JOIN users u ON u.organization_id = o.id
 		WHERE u.active ORDER BY u.id`)
 	if err != nil {

@@ -3,6 +3,7 @@ package inbox
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"roombell/db"
 )
@@ -56,6 +57,7 @@ func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 type Inbox struct {
 	db      Database
 	queries *db.Queries
+	keyed   atomic.Uint64 // writes with an idempotency key
 }
 
 // Database is what an Inbox needs of a pool.

@@ -13,7 +13,7 @@ import (
 // doubt is what is not certain any more about a user's rights.
 type doubt struct {
 	gone  bool               // he was disabled or deleted: nothing to ask
-	user  bool               // ask for his row, and for all his chats
+	user  bool               // ask for his row (his tokens may have ended), and for all his chats
 	chats map[int64]struct{} // ask for these
 	since time.Time          // of the first; the answer is due a moment later
 }
@@ -222,9 +222,13 @@ func (s *Server) recheckUser(ctx context.Context, userID int64) (disabled bool, 
 		return true, nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.people[userID]; p != nil {
-		p.email, p.role = user.Email, user.Role
+	p := s.people[userID]
+	if p != nil {
+		p.email, p.role, p.generation, p.tokensFrom = user.Email, user.Role, user.Generation, user.TokensFrom
+	}
+	s.mu.Unlock()
+	if p != nil {
+		s.endTokens(p)
 	}
 	return false, nil
 }

@@ -26,7 +26,7 @@ type typingEvent struct {
 	ChatID    int64  `json:"chatId"`
 	UserID    int64  `json:"userId"`
 	UserEmail string `json:"userEmail"`
-	Timestamp string `json:"timestamp"`
+	Timestamp string `json:"timestamp" format:"date-time"`
 }
 
 // lease is a typing:start that ends by itself. The Server's mutex guards it.

@@ -33,7 +33,8 @@ type client struct {
 	alarm   alarm   // the one moment that matters next: no CONNECT, the token's last minute or end, the transport's end
 
 	socket  *socket.Socket
-	person  *person   // while joining or live
+	person  *person // while joining or live
+	token   tokenMark
 	expires time.Time // the token, as it says
 	ends    time.Time // when its socket is closed
 	warned  bool      // auth:expiring is out
@@ -53,8 +54,10 @@ type person struct {
 	id           int64
 	organization int64 // the table's; 0 until a socket was let in
 	email, role  string
-	clients      []*client // joining and live
-	status       string    // as the organization was told; empty: it was not
+	generation   int32      // of his tokens, as the row was last read
+	tokensFrom   *time.Time // likewise
+	clients      []*client  // joining and live
+	status       string     // as the organization was told; empty: it was not
 	seen         time.Time
 	leaving      bool  // the last socket went, offline is not said yet
 	alarm        alarm // then it is

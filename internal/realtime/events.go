@@ -33,11 +33,11 @@ const errNoChatID = "Give the chat as a number, a numeric string or {chatId}"
 
 // done is the answer to an event that was done; answers that say more embed it.
 type done struct {
-	OK bool `json:"ok"`
+	OK bool `json:"ok" const:"true"`
 }
 
 type failed struct {
-	OK    bool     `json:"ok"`
+	OK    bool     `json:"ok" const:"false"`
 	Error *failure `json:"error"`
 }
 

@@ -54,6 +54,7 @@ func (s *Server) tellPosition() {
 		defer s.rescue("sync:cursor")
 		if err == nil {
 			s.adapter.publish(s.adapter.everybody(nil), encodeEvent("sync:cursor", body(cursorEvent{at.String()})))
+			s.feeds.freshen()
 		}
 	})
 }

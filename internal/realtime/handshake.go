@@ -129,7 +129,7 @@ func (s *Server) admit(c *client, sock *socket.Socket) error {
 		return err
 	}
 	// Enlisted before the row is read: a change that the row does not show finds the socket.
-	if err := s.enlist(c, id.UserID); err != nil {
+	if err := s.enlist(c, id); err != nil {
 		return err
 	}
 	users, err := s.users.get(ctx, id.UserID)
@@ -141,6 +141,8 @@ func (s *Server) admit(c *client, sock *socket.Socket) error {
 		return auth.ErrInvalidToken
 	case !user.Active:
 		return errUserDisabled
+	case id.Void(user.Generation, user.TokensFrom):
+		return auth.ErrInvalidToken
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,6 +151,9 @@ func (s *Server) admit(c *client, sock *socket.Socket) error {
 		resume.user, resume.organization, resume.began = user.ID, user.OrganizationID, time.Now()
 	}
 	c.person.organization, c.person.email, c.person.role = user.OrganizationID, user.Email, user.Role
+	if user.Generation > c.person.generation { // a recheck may have read a later row
+		c.person.generation, c.person.tokensFrom = user.Generation, user.TokensFrom
+	}
 	return nil
 }
 
@@ -187,9 +192,10 @@ func bearer(headers map[string]any) string {
 }
 
 // enlist counts the socket as one of the user's. Until the first is let in, nothing is known of him but his number.
-func (s *Server) enlist(c *client, userID int64) error {
+func (s *Server) enlist(c *client, id auth.Identity) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	userID := id.UserID
 	p := s.people[userID]
 	if p == nil {
 		p = &person{id: userID}
@@ -198,7 +204,7 @@ func (s *Server) enlist(c *client, userID int64) error {
 	if most := s.o.MaxSocketsPerUser; most > 0 && len(p.clients) >= most {
 		return fmt.Errorf("user %d: %w", userID, errTooMany)
 	}
-	c.person = p
+	c.person, c.token = p, markOf(id)
 	p.clients = append(p.clients, c)
 	return nil
 }
@@ -260,13 +266,13 @@ type connectedEvent struct {
 	Message        string `json:"message"`
 	UserID         int64  `json:"userId"`
 	OrganizationID int64  `json:"organizationId"`
-	Timestamp      string `json:"timestamp"`
+	Timestamp      string `json:"timestamp" format:"date-time"`
 	Cursor         string `json:"cursor"`
-	Resumed        bool   `json:"resumed"`
+	Resumed        bool   `json:"resumed" doc:"What was missed follows, then sync:complete"`
 }
 
 type resetEvent struct {
-	Reason string `json:"reason"`
+	Reason string `json:"reason" enum:"retention,unknown_cursor,too_many,failover,truncate"`
 	Cursor string `json:"cursor"`
 }
 

@@ -16,13 +16,13 @@ const (
 
 type presenceEvent struct {
 	UserID     int64  `json:"userId"`
-	Status     string `json:"status"`
-	LastSeenAt string `json:"lastSeenAt"`
+	Status     string `json:"status" enum:"online,away,offline"`
+	LastSeenAt string `json:"lastSeenAt" format:"date-time"`
 }
 
 type presenceDone struct {
 	done
-	Status string `json:"status"`
+	Status string `json:"status" enum:"online,away"`
 }
 
 type presenceList struct {

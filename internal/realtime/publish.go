@@ -18,6 +18,7 @@ func (s *Server) Publish(b *eventlog.Batch) {
 	for i := range b.Events {
 		s.publish(b, i)
 	}
+	s.feeds.publish(b)
 }
 
 // Reset tells every client that events alone cannot tell it what it missed. Changes of rights may be among what was
@@ -25,6 +26,7 @@ func (s *Server) Publish(b *eventlog.Batch) {
 func (s *Server) Reset(reason string, at eventlog.Cursor) {
 	defer s.rescue("reset")
 	s.doubtEverybody()
+	s.feeds.reset(reason, at)
 	s.adapter.publish(s.adapter.everybody(nil), encodeEvent("sync:reset", body(resetEvent{Reason: reason, Cursor: at.String()})))
 }
 
@@ -46,7 +48,9 @@ func (s *Server) publish(b *eventlog.Batch, i int) {
 	}
 	// Most events of a busy database concern nobody who is connected here: they cost no more than this.
 	targets := s.adapter.collect(rooms, nil)
+	heardAt := time.Now()
 	if len(targets) == 0 {
+		s.recent.note(e.ID, heardAt, heardAt, 0)
 		return
 	}
 	event := s.wireEvent(nil, b, i)
@@ -55,7 +59,9 @@ func (s *Server) publish(b *eventlog.Batch, i int) {
 	}
 	heard := s.adapter.publish(targets, encodeEvent(e.Name, event))
 	s.metrics.deliveries.Add(float64(heard))
-	s.metrics.delay.Observe(time.Since(e.RecordedAt).Seconds())
+	handed := time.Now()
+	s.metrics.delay.Observe(handed.Sub(e.RecordedAt).Seconds())
+	s.recent.note(e.ID, heardAt, handed, heard)
 }
 
 // wireEvent appends the payload as clients get it, or drops the event and returns nil.

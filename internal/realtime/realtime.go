@@ -59,6 +59,8 @@ type Access interface {
 type History interface {
 	Missed(ctx context.Context, q eventlog.Question) (*eventlog.Missed, error)
 	Retention(ctx context.Context) (time.Duration, error)
+	// Beginning is the position before everything that the log still has, for a reader who goes on from there to the given one.
+	Beginning(ctx context.Context, to eventlog.Cursor) (eventlog.Cursor, error)
 }
 
 // ChatRights says who may see a chat.
@@ -75,6 +77,8 @@ type User struct {
 	Email          string
 	Role           string
 	Active         bool
+	Generation     int32      // of his tokens, of our own
+	TokensFrom     *time.Time // other tokens that were issued before are void; nil: none is
 }
 
 // Options of a Server. Tail, Tokens and Access are needed; what else is zero gets the contract's default where it has no

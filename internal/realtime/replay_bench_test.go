@@ -22,7 +22,7 @@ func BenchmarkReplay(b *testing.B) {
 			Payload: fmt.Appendf(nil, `{"id":%d,"chatId":%d,"content":"%0300d","type":"text","mediaUrl":null,"filename":null,"status":"received"}`, i, i%20, i),
 		})
 	}
-	r := &resume{user: 9, organization: 1, rights: []answered{asked}}
+	r := &resume{ear: ear{user: 9, organization: 1, rights: []answered{asked}}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if encoded := s.encodeMissed(r, batch); len(encoded.frames) != len(batch.Events) {

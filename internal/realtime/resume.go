@@ -43,9 +43,14 @@ type resume struct {
 	told    int              // events of the replay
 	began   time.Time
 
-	// Who asks, and what is known of his rights.
+	ear
+}
+
+// ear is who asks, and what is known of his rights: what he may hear of the log.
+type ear struct {
 	user, organization int64
 	admin              bool
+	outside            bool // no socket is his: admin is not ours to look up
 	rights             []answered
 	askedAt            time.Time // the first of rights
 }
@@ -118,7 +123,7 @@ func (s *Server) look(ctx context.Context, r *resume, from eventlog.Cursor) erro
 	if len(chats) > outlineFactor*s.o.ResumeLimit {
 		return errTooManyMissed
 	}
-	if err := s.askRights(ctx, r, chats); err != nil {
+	if err := s.askRights(ctx, &r.ear, chats); err != nil {
 		return err
 	}
 	n := 0
@@ -135,9 +140,12 @@ func (s *Server) look(ctx context.Context, r *resume, from eventlog.Cursor) erro
 }
 
 // askRights asks about chats that were not asked about lately.
-func (s *Server) askRights(ctx context.Context, r *resume, chats []int64) error {
+func (s *Server) askRights(ctx context.Context, r *ear, chats []int64) error {
 	if now := time.Now(); len(r.rights) == 0 || now.Sub(r.askedAt) > rightsAge {
-		r.rights, r.askedAt, r.admin = nil, now, s.isAdmin(r.user)
+		r.rights, r.askedAt = nil, now
+		if !r.outside {
+			r.admin = s.isAdmin(r.user)
+		}
 	}
 	slices.Sort(chats)
 	chats = slices.DeleteFunc(slices.Compact(chats), func(id int64) bool {
@@ -157,7 +165,7 @@ func (s *Server) askRights(ctx context.Context, r *resume, chats []int64) error 
 }
 
 // rightsOn returns the rights on a chat, nil when it is gone; known is false when they were not asked for.
-func (r *resume) rightsOn(chatID int64) (rights *ChatRights, known bool) {
+func (r *ear) rightsOn(chatID int64) (rights *ChatRights, known bool) {
 	for _, a := range r.rights {
 		if _, asked := slices.BinarySearch(a.chats, chatID); asked {
 			if found, exists := a.found[chatID]; exists {
@@ -190,7 +198,7 @@ func (s *Server) isAdmin(userID int64) bool {
 
 // mayHear decides whether a replay has the event for this user: by today's rights on its chat, where that is gone by who
 // was addressed. What says that somebody gained or lost a chat is for those who were meant.
-func (r *resume) mayHear(e *eventlog.Event) bool {
+func (r *ear) mayHear(e *eventlog.Event) bool {
 	addressed := e.Audience == nil || slices.Contains(e.Audience, r.user)
 	switch {
 	case e.Kind == eventlog.KindTruncate:
@@ -208,7 +216,7 @@ func (r *resume) mayHear(e *eventlog.Event) bool {
 }
 
 // sees reports whether the user may see a chat today; of one that is gone, whether he was addressed.
-func (r *resume) sees(chatID int64, addressed bool) bool {
+func (r *ear) sees(chatID int64, addressed bool) bool {
 	rights, _ := r.rightsOn(chatID)
 	switch {
 	case rights == nil:
@@ -223,11 +231,11 @@ const roleAdmin = "admin"
 
 // bulk is what realtime knows of a chats:updated.
 type bulk struct {
-	Reason    string    `json:"reason"`
-	Count     int64     `json:"count"`
-	Chats     []chatSum `json:"chats"`
-	Truncated bool      `json:"truncated"`
-	AtLeast   bool      `json:"atLeast,omitempty"`
+	Reason    string    `json:"reason" enum:"bulk"`
+	Count     int64     `json:"count" doc:"Rows of the statement"`
+	Chats     []chatSum `json:"chats" doc:"At most 500"`
+	Truncated bool      `json:"truncated" doc:"There are more than 500 chats, and none is named"`
+	AtLeast   bool      `json:"atLeast,omitempty" const:"true" doc:"Figures are lower bounds"`
 }
 
 type chatSum struct {
@@ -248,7 +256,7 @@ func sums(e *eventlog.Event) bulk {
 }
 
 // restrain takes out of a sum the chats that the user may not see, and reports whether anything is left of it.
-func (r *resume) restrain(e *eventlog.Event) bool {
+func (r *ear) restrain(e *eventlog.Event) bool {
 	b := sums(e)
 	if len(b.Chats) == 0 {
 		return true // of too many chats to be named
@@ -374,7 +382,7 @@ func (s *Server) stream(ctx context.Context, c *client, r *resume, laps int) err
 		if !s.adapter.await(ctx, c.socket.Id()) {
 			return errGone
 		}
-		if err := s.askRights(ctx, r, chatsOf(batch.Events)); err != nil {
+		if err := s.askRights(ctx, &r.ear, chatsOf(batch.Events)); err != nil {
 			return err
 		}
 		if !s.adapter.burst(c.socket.Id(), s.encodeMissed(r, batch)) {
@@ -395,7 +403,7 @@ func (s *Server) ask(ctx context.Context, r *resume, laps int) error {
 			return eventlog.ErrMoved // what the client heard before may not exist: let it come back with its cursor
 		}
 	}
-	return s.askRights(ctx, r, r.missed.Chats())
+	return s.askRights(ctx, &r.ear, r.missed.Chats())
 }
 
 // queue has at most `free` of those who come run at once; the others wait in line, and cost nothing but their place.

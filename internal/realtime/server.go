@@ -40,6 +40,8 @@ type Server struct {
 	users    *lookup[User]
 	rights   *lookup[ChatRights]
 	attaches crowd[func(eventlog.Cursor, error)]
+	feeds    *feeds
+	recent   recent
 
 	arrivals  arrivals
 	entering  queue // of those who come back, until they know whether they can be told what they missed
@@ -85,7 +87,7 @@ func New(o Options) (*Server, error) {
 		organizations: map[int64]map[int64]*person{}, chats: map[int64]map[*client]struct{}{},
 		checks: map[int64]map[*check]struct{}{}, doubts: map[int64]*doubt{},
 		complaints: rate.Sometimes{Interval: time.Second},
-		empty:      make(chan struct{}), doubted: make(chan struct{}, 1),
+		empty:      make(chan struct{}), doubted: make(chan struct{}, 1), feeds: newFeeds(o.Registerer),
 	}
 	s.alarms = newAlarms(s.rescue)
 	s.users, s.rights = newLookup(s.askUsers), newLookup(s.askChatRights)
@@ -170,6 +172,7 @@ func (s *Server) drain() {
 	s.draining = true
 	clients := slices.Collect(maps.Values(s.clients))
 	s.mu.Unlock()
+	s.feeds.stop()
 	s.settle()
 
 	began := time.Now()

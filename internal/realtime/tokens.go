@@ -8,12 +8,41 @@ import (
 )
 
 type expiringEvent struct {
-	ExpiresAt string `json:"expiresAt"`
+	ExpiresAt string `json:"expiresAt" format:"date-time"`
 }
 
 type refreshDone struct {
 	done
-	ExpiresAt string `json:"expiresAt"`
+	ExpiresAt string `json:"expiresAt" format:"date-time"`
+}
+
+// tokenMark is what one can tell by whether a socket's token was ended.
+type tokenMark struct {
+	generation int32
+	issued     time.Time
+}
+
+func markOf(id auth.Identity) tokenMark { return tokenMark{id.Generation, id.IssuedAt} }
+
+func (m tokenMark) void(generation int32, from *time.Time) bool {
+	return auth.Identity{Generation: m.generation, IssuedAt: m.issued}.Void(generation, from)
+}
+
+// endTokens closes the transports of those of a user's sockets whose tokens were ended by a changed password or a logout everywhere, those
+// that are being let in included. A standard client comes back, and is let in with a newer token or told that its own will not do.
+func (s *Server) endTokens(p *person) {
+	s.mu.Lock()
+	var ended []*client
+	for _, c := range p.clients {
+		if c.token.void(p.generation, p.tokensFrom) {
+			ended = append(ended, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range ended {
+		s.metrics.expired.Inc()
+		s.shut(c)
+	}
 }
 
 // keepToken remembers when the socket's token ends, and watches it. mu is held.
@@ -74,6 +103,11 @@ func (s *Server) refreshToken(c *client, arg any) (any, error) {
 	if id.UserID != c.person.id || id.OrganizationID != c.person.organization {
 		return nil, refusedToken(auth.ErrInvalidToken)
 	}
+	// By the row as it was last read: when a change of it is on its way, the socket ends with the others.
+	if id.Void(c.person.generation, c.person.tokensFrom) {
+		return nil, refusedToken(auth.ErrInvalidToken)
+	}
+	c.token = markOf(id)
 	s.keepToken(c, id.ExpiresAt)
 	return refreshDone{done{true}, timestamp(id.ExpiresAt)}, nil
 }

@@ -26,6 +26,17 @@ UPDATE chats SET organization_id = 2 WHERE id = 1
 
 UPDATE users SET organization_id = 2 WHERE id = 1
 
+-- a changed password, and a moved tokens_from, end the user's tokens: the generation counts by itself, and no writer takes it back
+UPDATE users SET password_hash = 'new' WHERE id = 2
+
+UPDATE users SET password_hash = 'new' WHERE id = 2
+
+UPDATE users SET tokens_from = 'infinity', token_generation = 1 WHERE id = 2
+
+SELECT notify_user(id, 'tokens', jsonb_build_object('generation', token_generation, 'now', tokens_from BETWEEN now() - interval '1 minute' AND now())) FROM users WHERE id = 2
+
+INSERT INTO users (organization_id, email, tokens_from) VALUES (1, 'never@one', 'infinity')
+
 INSERT INTO chat_members (chat_id, user_id) VALUES (3, 5)
 
 INSERT INTO chat_members (chat_id, user_id, organization_id) VALUES (3, 3, 2)
@@ -42,6 +53,9 @@ INSERT INTO users (organization_id, email) VALUES (1, 'ADMIN@TWO')
 
 -- as superuser: foreign keys do not fire here, guards and events do
 SET session_replication_role = replica; INSERT INTO messages (chat_id, content) VALUES (1, 'loaded')
+
+-- as superuser
+UPDATE users SET password_hash = NULL WHERE id = 2
 
 -- as superuser
 INSERT INTO messages (organization_id, chat_id, content) VALUES (2, 1, 'mismatch')

@@ -49,6 +49,8 @@ type run struct {
 	Flush         time.Duration `help:"How long a flush of the write-ahead log takes." default:"1ms"`
 	Clients       int           `help:"How many clients resume lets come back." default:"10000"`
 	Organizations int           `help:"Of how many organizations they are." default:"200"`
+	Chats         int           `help:"How many chats the organization of api has." default:"100000"`
+	Messages      int           `help:"And how many messages." default:"2000000"`
 	Profiles      string        `help:"A folder in which to keep profiles of resume." type:"existingdir"`
 }
 
@@ -76,6 +78,7 @@ func (r *run) Run(ctx context.Context) (err error) {
 		Self: func(args ...string) *exec.Cmd { return exec.Command(self, args...) },
 		Only: r.Only, Seconds: r.Seconds, Rounds: r.Rounds, Progress: os.Stderr,
 		Log: filepath.Join(server.Dir(), "server.log"), Clients: r.Clients, Organizations: r.Organizations, Profiles: r.Profiles,
+		Chats: r.Chats, Messages: r.Messages,
 	})
 	if report != nil {
 		err = errors.Join(err, r.print(report))
