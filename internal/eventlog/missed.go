@@ -33,6 +33,8 @@ const (
 	pageBytes  = 1 << 20
 	// outlineEvents are read at once without their payloads.
 	outlineEvents = 5000
+	// openAbove is how many transactions, with their savepoints, can be open at once that are all younger than the last one that ended.
+	openAbove = 1 << 14
 	// partEvents and partBytes bound what Next returns.
 	partEvents = 128
 	partBytes  = 12 << 10
@@ -265,9 +267,10 @@ type page struct {
 }
 
 // missedSQL reads events of an organization ($1) for a user ($2) above an id ($3) that a cursor ($4 its id, $5 what was running) has not
-// seen, $6 at most. Late events are looked for among the transactions that the cursor saw running. No others can have left some: an id at
-// or below the cursor's was drawn before its snapshot was taken, and the transaction had its own id by then (triggers see to that), so it
-// is below xmax. The head says which server answers, and whether retention has removed what is asked for: something that a position ($7, $8,
+// seen, $6 at most. Late events are looked for among the transactions that the cursor saw running ($5) and those that had begun by then. An
+// id at or below the cursor's was drawn before its snapshot was taken, and the transaction had its own id by then (triggers see to that); but
+// xmax is one above the highest transaction that had ended, so younger ones that were open are at or above it ($10), and listed nowhere. All
+// from there to the youngest had none ended between them: $11 bounds how many those can have been. The head says which server answers, and whether retention has removed what is asked for: something that a position ($7, $8,
 // $9) has not seen.
 func missedSQL(columns string) string {
 	const concerns = ` AND kind IN ('event', 'custom', 'truncate') AND (user_id IS NULL OR user_id = $2)`
@@ -277,6 +280,7 @@ func missedSQL(columns string) string {
 		  (` + from + `organization_id = $1 AND id > greatest($3::bigint, $4::bigint)` + concerns + ` ORDER BY id LIMIT $6)
 		  UNION ALL (` + from + `organization_id IS NULL AND id+0 > greatest($3::bigint, $4::bigint)` + concerns + ` ORDER BY id+0 LIMIT $6)
 		  UNION ALL (` + from + `txid = ANY($5) AND id+0 > $3 AND id+0 <= $4 AND (organization_id+0 = $1 OR organization_id IS NULL)` + concerns + ` ORDER BY id+0 LIMIT $6)
+		  UNION ALL (` + from + `$3::bigint < $4::bigint AND txid >= $10 AND txid < $11 AND id <= $4 AND id+0 > $3 AND (organization_id+0 = $1 OR organization_id IS NULL)` + concerns + ` ORDER BY id+0 LIMIT $6)
 		  ORDER BY id LIMIT $6) e ON true`
 }
 
@@ -307,7 +311,8 @@ func (m *Missed) page(ctx context.Context, after int64, limit int) (page, error)
 		stands = step{hi: after, snapshot: m.q.To.snapshot}
 	}
 	rows, err := m.h.pool.Query(ctx, sql, pgx.QueryResultFormats{pgx.BinaryFormatCode}, m.q.OrganizationID, m.q.UserID, after, m.q.From.hi,
-		append([]uint64{}, m.q.From.xip...), limit, stands.hi, stands.xmax, append([]uint64{}, stands.xip...))
+		append([]uint64{}, m.q.From.xip...), limit, stands.hi, stands.xmax, append([]uint64{}, stands.xip...),
+		m.q.From.xmax, m.q.From.xmax+openAbove)
 	if err != nil {
 		return page{}, fmt.Errorf("read what was missed: %w", err)
 	}

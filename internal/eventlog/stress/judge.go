@@ -14,8 +14,8 @@ type logged struct {
 	id                       int64
 	organization, chat, user int64 // 0: none
 	audience                 []int64
-	restricted               bool // audience says who hears it
-	heard                    bool // clients hear of its kind at all
+	restricted               bool   // audience says who hears it
+	heard                    bool   // clients hear of its kind at all
 	at                       string // transaction and time
 }
 
@@ -56,10 +56,10 @@ type verdict struct {
 	name                            string
 	heard                           int
 	lost, dup, order, leak, phantom int
-	phantoms                        []int64 // some of the ids that were heard and are not in the log
+	phantoms                        []int64  // some of the ids that were heard and are not in the log
 	missing                         []logged // some of those that were lost
-	unjust                          int     // resets without a reason
-	silence                         int     // events that a promotion has lost, and he was not told
+	unjust                          int      // resets without a reason
+	silence                         int      // events that a promotion has lost, and he was not told
 	resets                          map[string]int
 	complaints                      []string
 }
