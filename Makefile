@@ -5,7 +5,7 @@ GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 SQLC          := go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1
 
 # Packages with goroutines of their own.
-CONCURRENT := ./db/... ./internal/auth/... ./internal/client/... ./internal/eventlog/... ./internal/inbox/... ./internal/postgres/... ./internal/realtime/...
+CONCURRENT := ./db/... ./internal/api/... ./internal/auth/... ./internal/client/... ./internal/eventlog/... ./internal/inbox/... ./internal/postgres/... ./internal/realtime/...
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-postgres check race bench stress build generate fmt lint vuln clean
@@ -18,7 +18,7 @@ run: build ## everything on this machine: a private Postgres, demo data, the ser
 	@exec bin/roombell dev --traffic 2
 
 test: ## all tests, with a real Postgres, the real socket.io-client, a real proxy and a real browser
-	@.ci/setup go cc postgres psql pgbouncer wire chromium
+	@.ci/setup go cc postgres psql pgbouncer wire curl chromium
 	go test ./...
 
 test-postgres: ## the tests that meet a Postgres, on another version of it, which npm has: PG=18 (15 to 18)
@@ -47,7 +47,7 @@ build: ## bin/roombell
 	@.ci/setup go
 	go build -o bin/roombell ./cmd/roombell
 
-generate: ## db/*.sql.go, and what else is made from the source
+generate: ## db/*.sql.go, the two specifications, and the tables in README and manual
 	cd sql && CGO_ENABLED=0 $(SQLC) generate
 	go generate ./...
 
@@ -64,4 +64,4 @@ vuln: ## known vulnerabilities in what the program calls, where their database c
 	@.ci/vulncheck
 
 clean: ## what was built; the databases of `make run` stay
-	rm -rf bin internal/realtime/testdata/*/node_modules internal/web/testdata/*/node_modules
+	rm -rf bin internal/realtime/testdata/*/node_modules internal/web/testdata/*/node_modules internal/api/testdata/*/node_modules

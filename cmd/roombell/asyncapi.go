@@ -3,7 +3,7 @@ package main
 import "roombell/internal/realtime"
 
 type asyncapiCmd struct {
-	JSON bool `name:"json" help:"JSON in place of YAML."`
+	JSON bool `name:"json" env:"ROOMBELL_JSON" help:"JSON in place of YAML."`
 }
 
 // Run prints the AsyncAPI document of this version's events, as a server has it at /asyncapi.yaml.

@@ -7,7 +7,7 @@ import (
 )
 
 type openapiCmd struct {
-	JSON bool `name:"json" help:"JSON in place of YAML."`
+	JSON bool `name:"json" env:"ROOMBELL_JSON" help:"JSON in place of YAML."`
 }
 
 // Run prints the OpenAPI document of this version, as a server has it at /openapi.yaml.

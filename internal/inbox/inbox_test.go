@@ -71,7 +71,7 @@ func TestAccess(t *testing.T) {
 
 	got, err := access.Users(t.Context(), []int64{1 << 60, disabled})
 	check(t, err)
-	if want := []User{{ID: disabled, OrganizationID: organization, Email: "disabled@example.com", Role: "admin"}}; !slices.Equal(got, want) {
+	if want := []User{{ID: disabled, OrganizationID: organization, Email: "disabled@example.com", Role: "admin", Generation: 1}}; !slices.Equal(got, want) {
 		t.Errorf("users are %+v, want %+v", got, want)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
