@@ -29,7 +29,7 @@ type settings struct {
 	DatabaseURL       secret `kong:"-" secret:"DATABASE_URL" shown:"none (dev starts its own)" help:"PostgreSQL 15 or newer; several hosts allowed (host1,host2 with target_session_attrs=read-write)"`
 	ListenDatabaseURL secret `kong:"-" secret:"ROOMBELL_LISTEN_DATABASE_URL" shown:"= DATABASE_URL" help:"a direct connection, for LISTEN and migrations, when the main one goes through a transaction-pooling proxy; the main one then prepares no statements"`
 
-	Addr      string `env:"ROOMBELL_ADDR" placeholder:"HOST:PORT" shown:":3000, dev 127.0.0.1:3000" help:"address of Socket.IO and the health paths"`
+	Addr      string `env:"ROOMBELL_ADDR" placeholder:"HOST:PORT" shown:":3000, dev 127.0.0.1:3000" help:"address of the HTTP API, Socket.IO and the health paths"`
 	AdminAddr string `env:"ROOMBELL_ADMIN_ADDR" placeholder:"HOST:PORT" shown:"127.0.0.1:3001" help:"address of /metrics, /debug/pprof and the health paths"`
 	TLSCert   string `name:"tls-cert" env:"ROOMBELL_TLS_CERT" placeholder:"FILE" help:"certificate chain (PEM): serve HTTPS and WSS directly; read again when the file changes"`
 	TLSKey    string `name:"tls-key" env:"ROOMBELL_TLS_KEY" placeholder:"FILE" help:"its private key (PEM)"`

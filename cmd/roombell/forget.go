@@ -74,6 +74,12 @@ func (e erasure) forget(ctx context.Context, tx pgx.Tx, id int64) (rows, events 
 	if err != nil {
 		return 0, 0, fmt.Errorf("delete it: %w", err)
 	}
+	// Answers that are kept for Idempotency-Keys go with their user; those of a chat are found by what they say.
+	if e.what == "chat" {
+		if _, err := tx.Exec(ctx, `DELETE FROM idempotency_keys WHERE answer->>'chatId' = $1::bigint::text`, id); err != nil {
+			return 0, 0, fmt.Errorf("forget kept answers: %w", err)
+		}
+	}
 	// A touch is heard by no client, and the counters of chats need no content: a replay passes over the blank rows.
 	// Rights (user, chats) and endings (chat:deleted) carry ids alone, and others still depend on them.
 	blanked, err := tx.Exec(ctx, `UPDATE event_log SET kind = 'touch', event = NULL, payload = NULL, user_id = NULL, audience = NULL

@@ -496,6 +496,8 @@ func TestForget(t *testing.T) {
 	for _, q := range []people{p, others} {
 		exec1(t, d, `INSERT INTO messages (chat_id, content) VALUES ($1, 'hunter2 of ' || $1::bigint)`, q.chat)
 		exec1(t, d, `UPDATE chats SET name = 'hunter2' WHERE id = $1`, q.chat)
+		exec1(t, d, `INSERT INTO idempotency_keys (organization_id, user_id, key, request, status, answer)
+			SELECT organization_id, u.id, 'k', '', 202, json_build_object('chatId', c.id, 'content', 'hunter2') FROM chats c JOIN users u USING (organization_id) WHERE c.id = $1`, q.chat)
 		exec1(t, d, `INSERT INTO notifications (user_id, message) VALUES ($1, 'hunter2 for you')`, q.user)
 		exec1(t, d, `SELECT notify_user($1, 'word', '{"password": "hunter2"}')`, q.user)
 		exec1(t, d, `SELECT broadcast_to_organization($1, 'word', '{"password": "hunter2"}')`, q.organization)
@@ -524,6 +526,12 @@ func TestForget(t *testing.T) {
 	must(t, env, "", "admin", "forget", "--chat", strconv.FormatInt(p.chat, 10))
 	if n := leaks("chat_id = $1", p.chat); n != 0 {
 		t.Errorf("%d events of the chat are left", n)
+	}
+	if n := count(`SELECT count(*) FROM idempotency_keys WHERE answer->>'chatId' = $1::bigint::text`, p.chat); n != 0 {
+		t.Errorf("%d kept answers are left", n)
+	}
+	if n := count(`SELECT count(*) FROM idempotency_keys WHERE answer->>'chatId' = $1::bigint::text`, others.chat); n == 0 {
+		t.Error("another's answer is gone")
 	}
 	if n := count(`SELECT count(*) FROM messages WHERE chat_id = $1`, p.chat); n != 0 {
 		t.Errorf("%d messages are left", n)
