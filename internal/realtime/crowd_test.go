@@ -3,6 +3,7 @@ package realtime
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,9 +12,14 @@ import (
 func TestStormOfArrivals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var lock sync.Mutex // timers tell on goroutines of their own
 		var told []string
 		began := time.Now()
-		a := arrivals{storm: func(begun bool) { told = append(told, fmt.Sprint(time.Since(began), " ", begun)) }}
+		a := arrivals{storm: func(begun bool) {
+			lock.Lock()
+			defer lock.Unlock()
+			told = append(told, fmt.Sprint(time.Since(began), " ", begun))
+		}}
 		for range 3 { // a usual second, and another
 			for range stormSize {
 				a.count(time.Now())
@@ -31,6 +37,8 @@ func TestStormOfArrivals(t *testing.T) {
 			a.count(time.Now())
 		}
 		<-time.After(time.Minute)
+		lock.Lock()
+		defer lock.Unlock()
 		want := []string{"6s true", "31.4s false", "1m22.5s true", "1m32.5s false"}
 		if !slices.Equal(told, want) {
 			t.Errorf("told %q, want %q", told, want)
