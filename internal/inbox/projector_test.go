@@ -445,6 +445,7 @@ func TestStoredPositionNamesUnfinishedChats(t *testing.T) {
 	exec(t, tx, "SELECT FROM chats WHERE id = $1 FOR NO KEY UPDATE", chats[0])
 	exec(t, d.Pool, "INSERT INTO messages (chat_id) SELECT unnest($1::bigint[])", chats)
 	eventually(t, "the other chat to be right", func() bool { return number(t, d.Pool, wrongChats) == 1 })
+	eventually(t, "the other chat to be done with", func() bool { return len(n.undone()) == 1 })
 	n.stop()
 
 	var text string
